@@ -1,0 +1,138 @@
+"""What a row is: a frozen pydantic model, an id made from its content, an Arrow schema derived from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import types
+from collections.abc import Iterable, Iterator
+from functools import cache, cached_property
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+RECORD_KEY = b"prefinery.record"
+VERSION_KEY = b"prefinery.version"
+DOC_KEY = b"doc"
+
+
+def digest(*parts: Any) -> str:
+    """Hash JSON-able parts to 32 hex digits (128 bits of SHA-256 over canonical JSON).
+
+    Dictionary keys are sorted and text is hashed as UTF-8, so equal content gives an equal
+    digest in every process and on every machine.
+    """
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+class Part(BaseModel):
+    """A frozen piece of a record (a message, a span); it has no id of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Record(Part):
+    """A row. Subclasses state their fields; everything else follows from them.
+
+    `version` is raised when old files can no longer be read under the new fields.
+    `unhashed` names the fields that do not make a row another row (clock times, money).
+    """
+
+    version: ClassVar[int] = 1
+    unhashed: ClassVar[frozenset[str]] = frozenset()
+
+    @cached_property
+    def id(self) -> str:
+        """Content id: the same row made twice has the same id."""
+        return self.content_id(self.model_dump(mode="json"))
+
+    @classmethod
+    def content_id(cls, row: dict[str, Any]) -> str:
+        """Id of a row given as JSON-able values.
+
+        Values equal to a field's default are left out, so a field added later, with a default,
+        does not change the ids of rows made before.
+        """
+        defaults = _defaults(cls)
+        content = {
+            key: value
+            for key, value in row.items()
+            if key not in cls.unhashed and not (key in defaults and value == defaults[key])
+        }
+        return digest(cls.__name__, content)
+
+    @classmethod
+    def arrow_schema(cls) -> pa.Schema:
+        """Arrow schema with `id` first, field docs as field metadata, name and version on top."""
+        return _arrow_schema(cls)
+
+    @classmethod
+    def to_table(cls, records: Iterable[Self]) -> pa.Table:
+        """Rows as an Arrow table, in the order given."""
+        rows = [{"id": record.id, **record.model_dump(mode="python")} for record in records]
+        return pa.Table.from_pylist(rows, schema=cls.arrow_schema())
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Iterator[Self]:
+        """Records of a table; the stored id is trusted (it was checked when it was published)."""
+        for batch in table.to_batches(max_chunksize=4096):
+            for row in batch.to_pylist():
+                row_id = row.pop("id")
+                record = cls.model_validate(row)
+                record.__dict__["id"] = row_id
+                yield record
+
+
+@cache
+def _defaults(record: type[Record]) -> dict[str, Any]:
+    return {
+        name: list(info.default) if isinstance(info.default, tuple) else info.default
+        for name, info in record.model_fields.items()
+        if not info.is_required()
+    }
+
+
+@cache
+def _arrow_schema(record: type[Record]) -> pa.Schema:
+    fields = [pa.field("id", pa.string(), nullable=False, metadata={DOC_KEY: b"Content id."})]
+    fields += _fields(record)
+    metadata = {RECORD_KEY: record.__name__.encode(), VERSION_KEY: str(record.version).encode()}
+    return pa.schema(fields, metadata=metadata)
+
+
+def _fields(model: type[BaseModel]) -> list[pa.Field]:
+    fields = []
+    for name, info in model.model_fields.items():
+        kind, nullable = _arrow_type(info.annotation)
+        doc = " ".join((info.description or "").split())
+        fields.append(pa.field(name, kind, nullable=nullable, metadata={DOC_KEY: doc.encode()}))
+    return fields
+
+
+_SCALARS: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+}
+
+
+def _arrow_type(annotation: Any) -> tuple[pa.DataType, bool]:
+    """Arrow type of a field's annotation, and whether it may be null."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        inner = [a for a in get_args(annotation) if a is not type(None)]
+        if len(inner) == 1:
+            return _arrow_type(inner[0])[0], True
+    elif get_origin(annotation) is Literal:
+        return pa.string(), False
+    elif get_origin(annotation) is tuple:
+        item, _ = get_args(annotation)
+        kind, nullable = _arrow_type(item)
+        return pa.list_(pa.field("item", kind, nullable=nullable)), False
+    elif annotation in _SCALARS:
+        return _SCALARS[annotation], False
+    elif isinstance(annotation, type) and issubclass(annotation, Part):
+        return pa.struct(_fields(annotation)), False
+    raise TypeError(f"no Arrow type for {annotation!r}")

@@ -1,0 +1,345 @@
+"""The records of the refinery, in the order in which a run makes them."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Le
+
+from schemas.record import Part, Record
+
+Probability = Annotated[float, Ge(0.0), Le(1.0)]
+Count = Annotated[int, Ge(0)]
+
+
+class Message(Part):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    """Who speaks."""
+    content: str
+    """What is said, as given: untrusted text."""
+
+
+class Constraint(Part):
+    """A requirement of a prompt that code can check."""
+
+    kind: Literal["max_words", "min_words", "includes", "excludes", "json", "lowercase", "matches"]
+    """Which check."""
+    value: str | None = None
+    """The check's argument: a number, a text or a regular expression; none for `json`, `lowercase`."""
+
+
+class Prompt(Record):
+    """What is asked, and what is known of the right answer."""
+
+    messages: tuple[Message, ...]
+    """The conversation up to the turn that is to be answered."""
+    reference: str | None = None
+    """Reference answer, if one is known."""
+    task: str = "chat"
+    """Task kind, such as `math` or `chat`: reports and calibration are sliced by it."""
+    verifier: Literal["numeric", "choice", "exact"] | None = None
+    """How a final answer is compared with the reference; none: it is not."""
+    constraints: tuple[Constraint, ...] = ()
+    """Requirements that code checks."""
+    source: str
+    """Where the row came from: a dataset's name or a file's."""
+    source_id: str | None = None
+    """The row's id at its source."""
+    licence: str | None = None
+    """Licence of the row, as its source states it."""
+
+
+class Response(Record):
+    """One answer to a prompt by one engine."""
+
+    prompt_id: str
+    """The prompt answered."""
+    engine: str
+    """Digest of the engine's identity (model, revision, template, endpoint)."""
+    model: str
+    """The engine's model, for people."""
+    sample_index: Count
+    """Which of the samples of this prompt."""
+    text: str
+    """The answer: untrusted text."""
+    prompt_tokens: Count
+    """Tokens read."""
+    completion_tokens: Count
+    """Tokens written."""
+    finish_reason: Literal["stop", "length"]
+    """`length`: cut off by the token limit."""
+    logprob: float | None = None
+    """Sum of the log-probabilities of the tokens written (nats), if the engine gives them."""
+
+
+class Pair(Record):
+    """Two responses to one prompt that are to be compared."""
+
+    prompt_id: str
+    """The prompt both answer."""
+    response_a: str
+    """Response id."""
+    response_b: str
+    """Response id."""
+    label: Literal["a", "b", "tie"] | None = None
+    """The label the pair came with: which response is better."""
+    label_source: str | None = None
+    """What gave that label, such as `verifier`."""
+
+
+class Criterion(Record):
+    """One requirement of a rubric."""
+
+    kind: Literal["hard_rule", "principle", "nugget", "pitfall"]
+    """Hard rules gate; principles are weighed; nuggets are facts to be present; pitfalls count against."""
+    text: str
+    """The requirement."""
+    weight: float = 1.0
+    """Weight in the rubric's score."""
+    category: str | None = None
+    """Group of criteria it belongs to."""
+    verifier: str | None = None
+    """Name of the code check, for hard rules that code can check."""
+    evidence: str | None = None
+    """Span of the text that it was drawn from."""
+
+
+class Rubric(Record):
+    """Criteria to judge a prompt's responses by."""
+
+    prompt_id: str | None = None
+    """The prompt it is for; none: for any prompt."""
+    criteria: tuple[str, ...]
+    """Criterion ids."""
+    method: str
+    """How it was made."""
+    pairs: tuple[str, ...] = ()
+    """Ids of the pairs it was made from."""
+
+
+class Vote(Record):
+    """One judge's value on one unit."""
+
+    unhashed: ClassVar[frozenset[str]] = frozenset({"seconds", "cost"})
+
+    unit: str
+    """Id of what is judged."""
+    unit_kind: Literal["response", "pair", "criterion", "step"]
+    """What kind of thing it is."""
+    judge: str
+    """Judge's name, unique in a run."""
+    judge_kind: Literal["reward_model", "llm", "rubric", "code", "human"]
+    """What kind of judge."""
+    order: Literal["ab", "ba"] | None = None
+    """Order in which a pair was shown; none where order means nothing."""
+    value: float | None
+    """The judge's value; for a pair above 0 means a is better; none: it could not judge (see reason)."""
+    criterion: str | None = None
+    """Criterion id, for rubric votes."""
+    step: int | None = None
+    """Step index, for step votes."""
+    reason: str = ""
+    """Why, in a stable code or in the judge's words."""
+    seconds: float | None = None
+    """Seconds a person took; machines leave it empty (Parquet holds no clock times of ours)."""
+    cost: float | None = None
+    """Money paid for it."""
+
+
+class Trajectory(Record):
+    """A response split into steps."""
+
+    prompt_id: str
+    """The prompt answered."""
+    response_id: str
+    """The response that was split."""
+    steps: tuple[str, ...]
+    """The steps' texts, in order; with what lies between them they make up the response."""
+    starts: tuple[int, ...]
+    """Offset of each step's first character in the response."""
+    ends: tuple[int, ...]
+    """Offset after each step, separator included: text[:ends[t]] is the prefix that keeps steps 0..t."""
+
+
+class Rollout(Record):
+    """One sampled continuation from a prefix of a trajectory."""
+
+    trajectory_id: str
+    """The trajectory."""
+    position: Count
+    """How many steps the prefix keeps."""
+    draw: Count
+    """Which of the continuations of this prefix."""
+    text: str
+    """The continuation: untrusted text."""
+    outcome: Literal["right", "wrong", "unparsed", "truncated"]
+    """What its final answer was; an unparsed or truncated rollout is neither right nor wrong."""
+    answer: str | None = None
+    """The final answer found."""
+    completion_tokens: Count
+    """Tokens written."""
+
+
+class StepLabels(Record):
+    """Labels of a trajectory's steps; per-step lists have one item a step."""
+
+    prompt_id: str
+    """The prompt answered."""
+    response_id: str
+    """The response."""
+    trajectory_id: str
+    """The response's split."""
+    method: str
+    """Labelling method and its settings, such as `monte_carlo(k=8,curtail)`."""
+    steps: tuple[str, ...]
+    """The steps' texts."""
+    n: tuple[int, ...]
+    """Rollouts sampled after each step; 0: not sampled."""
+    successes: tuple[int, ...]
+    """Rollouts that ended right."""
+    truncated: tuple[int, ...]
+    """Rollouts cut off by the token limit."""
+    unparsed: tuple[int, ...]
+    """Rollouts with no final answer to be found."""
+    value: tuple[float | None, ...]
+    """Estimated chance that the policy ends right from here; none where nothing was sampled."""
+    low: tuple[float | None, ...]
+    """Lower end of its 90% interval."""
+    high: tuple[float | None, ...]
+    """Upper end of its 90% interval."""
+    label: tuple[Literal["right", "wrong"] | None, ...]
+    """Hard label; none: not labelled."""
+    source: tuple[Literal["rollouts", "answer", "none"], ...]
+    """What the label rests on: rollouts, the checked final answer (the last step), or nothing."""
+    first_error: int | None
+    """Index of the first wrong step; none: no step is labelled wrong."""
+    tokens: tuple[int, ...]
+    """Tokens that labelling each step cost."""
+    final_right: bool | None
+    """Whether the response's own final answer is right; none: it could not be checked."""
+
+
+class Decision(Record):
+    """What was decided about a pair, and how sure we are."""
+
+    pair_id: str
+    """The pair."""
+    action: Literal["keep", "flip", "soften", "drop", "route"]
+    """`keep` the label, `flip` it, keep it `soften`ed, `drop` the pair, or `route` it to people."""
+    probability: Probability
+    """Probability that the label after the action is right."""
+    target: Probability
+    """Training target: probability that response a is better."""
+    margin: float
+    """Mean oriented vote in [-1, 1]: how strongly the judges side with the label."""
+    reason: str
+    """Stable reason code."""
+    rule: str
+    """Rule and version that decided."""
+
+
+class JudgeVote(Part):
+    """A judge's oriented vote as carried in an emitted row."""
+
+    judge: str
+    """Judge's name."""
+    value: float | None
+    """Above 0: it sides with chosen; none: it could not judge."""
+
+
+class Preference(Record):
+    """An emitted preference: TRL's conversational format, with where it came from."""
+
+    prompt: tuple[Message, ...]
+    """Messages of the prompt."""
+    chosen: tuple[Message, ...]
+    """The better response, as an assistant message."""
+    rejected: tuple[Message, ...]
+    """The worse response, as an assistant message."""
+    probability: Probability
+    """Probability that chosen is better than rejected: also the soft training target."""
+    margin: float
+    """Mean oriented vote in [-1, 1]."""
+    votes: tuple[JudgeVote, ...]
+    """The votes behind the label."""
+    label_source: str | None
+    """What gave the pair's first label."""
+    rule: str
+    """Rule that decided."""
+    pair_id: str
+    """The pair."""
+    prompt_id: str
+    """The prompt."""
+    chosen_id: str
+    """Response id of chosen."""
+    rejected_id: str
+    """Response id of rejected."""
+    model: str
+    """Model that wrote the responses."""
+    source: str
+    """The prompt's source."""
+    licence: str | None
+    """The prompt's licence."""
+
+
+class StepExample(Record):
+    """Emitted step labels: TRL's stepwise format (prompt, completions, labels), with soft values."""
+
+    prompt: tuple[Message, ...]
+    """Messages of the prompt."""
+    completions: tuple[str, ...]
+    """The steps, in order, each with the separator that follows it: joined they are the response."""
+    labels: tuple[int, ...]
+    """1 right, 0 wrong, -100 not labelled."""
+    values: tuple[float | None, ...]
+    """Estimated chance that the policy ends right after the step: the soft target; none: not known."""
+    n: tuple[int, ...]
+    """Rollouts behind each value."""
+    first_error: int | None
+    """Index of the first wrong step; none: no step is labelled wrong."""
+    method: str
+    """Labelling method and its settings."""
+    trajectory_id: str
+    """The split response labelled."""
+    response_id: str
+    """The response."""
+    prompt_id: str
+    """The prompt."""
+    model: str
+    """Model that wrote the response."""
+    source: str
+    """The prompt's source."""
+    licence: str | None
+    """The prompt's licence."""
+
+
+class Reject(Record):
+    """A row that stopped, and why."""
+
+    unit: str
+    """Id of the row, or `file:line` where it never became one."""
+    stage: str
+    """Stage that stopped it."""
+    code: str
+    """Stable reason code."""
+    detail: str
+    """What was found, in words; cut to 500 characters."""
+
+
+ALL: tuple[type[Record], ...] = (
+    Prompt,
+    Response,
+    Pair,
+    Criterion,
+    Rubric,
+    Vote,
+    Trajectory,
+    Rollout,
+    StepLabels,
+    Decision,
+    Preference,
+    StepExample,
+    Reject,
+)
