@@ -1,0 +1,46 @@
+"""Split a response into steps so that every prefix can be continued character for character."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from schemas.records import Response, Trajectory
+
+Splitter = Literal["lines", "paragraphs"]
+
+_SEPARATORS: dict[str, re.Pattern[str]] = {
+    "lines": re.compile(r"\n+"),
+    "paragraphs": re.compile(r"\n\s*\n"),
+}
+
+
+def split(response: Response, splitter: Splitter) -> Trajectory | None:
+    """Steps of a response, or None if it holds nothing but white space.
+
+    A step's text is stripped of nothing inside it; a separator belongs to the step before it, so
+    that `text[:ends[t]]` ends just where the policy would begin step t + 1.
+    """
+    steps: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    start = 0
+    for match in [*_SEPARATORS[splitter].finditer(response.text), None]:
+        stop = match.start() if match else len(response.text)
+        end = match.end() if match else len(response.text)
+        if response.text[start:stop].strip():
+            steps.append(response.text[start:stop])
+            starts.append(start)
+            ends.append(end)
+            start = end
+        # A blank stretch joins the next step, so that joined steps are the response.
+    if not steps:
+        return None
+    ends[-1] = len(response.text)
+    return Trajectory(
+        prompt_id=response.prompt_id,
+        response_id=response.id,
+        steps=tuple(steps),
+        starts=tuple(starts),
+        ends=tuple(ends),
+    )

@@ -1,0 +1,349 @@
+"""The store: what is published never changes, and only what is whole is published.
+
+    root/
+      stages/STAGE/DIGEST/          a published output: shards, files, manifest.json
+      stages/STAGE/DIGEST.partial/  one being made: finished shards outlive a crash
+      runs/RUN/                     run.json, the plan, the report, links to dataset and models
+      journal.sqlite                every reply of every engine
+      damaged/                      outputs found broken, kept for the curious
+
+A shard is written to a temporary name, synced and renamed; the manifest is written last and the
+folder renamed into its place, so an output that can be found is whole. Locks are flock(2) locks:
+a killed process holds none.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.errors import StoreError
+from schemas.manifest import Manifest, Shard
+from schemas.record import Record, digest
+from schemas.records import ALL
+from schemas.table import adapt, validate
+
+log = logging.getLogger(__name__)
+
+RECORDS: dict[str, type[Record]] = {record.__name__: record for record in ALL}
+Output = Mapping[str, tuple[type[Record], pa.Table]]
+"""What a unit of work gives: table name to (record, rows)."""
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            why = "the disk is full; free some space and run again: all that is finished is kept"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            why = (
+                "no permission; the store may belong to another user: take another --root, or have "
+                "its owner grant you write access"
+            )
+        elif error.errno in (errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+            why = f"{os.strerror(error.errno)}; check the path and the disk"
+        else:
+            raise
+        raise StoreError(f"{error.filename or path}: {why}") from error
+
+
+@dataclass(frozen=True)
+class Key:
+    """What an output is made from; its digest is the output's address."""
+
+    stage: str
+    version: int
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    seed: int
+    engine: dict[str, Any] | None = None
+
+    @property
+    def digest(self) -> str:
+        """32 hex digits over everything that can change the output."""
+        return digest(self.stage, self.version, self.config, self.inputs, self.seed, self.engine)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A whole output."""
+
+    path: Path
+    manifest: Manifest
+
+    def shards(self) -> int:
+        """Units of work the output was made in; tables have a shard for each."""
+        return max((len(shards) for shards in self.manifest.tables.values()), default=0)
+
+    def paths(self, table: str) -> list[Path]:
+        """Parquet files of a table, in row order."""
+        return [self.path / shard.file for shard in self.manifest.tables[table]]
+
+    def shard(self, table: str, index: int) -> pa.Table:
+        """Rows of one shard, under today's record."""
+        record = RECORDS[self.manifest.records[table]]
+        path = self.path / self.manifest.tables[table][index].file
+        with explained(path):
+            return adapt(record, pq.read_table(path, memory_map=True), str(path))
+
+    def table(self, table: str) -> pa.Table:
+        """All rows of a table, under today's record."""
+        record = RECORDS[self.manifest.records[table]]
+        parts = [self.shard(table, i) for i in range(len(self.manifest.tables[table]))]
+        return pa.concat_tables(parts) if parts else record.arrow_schema().empty_table()
+
+
+class Store:
+    """A folder of published outputs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    @classmethod
+    def open(cls, root: Path, *, create: bool = True) -> Store:
+        """Open a store, made if it is not there. Raises StoreError in one line if it cannot be used."""
+        store = cls(root)
+        marker = store.root / "store.json"
+        with explained(store.root):
+            if not marker.exists():
+                if not create:
+                    raise StoreError(f"{root}: no Prefinery store; name one with --root")
+                store.root.mkdir(parents=True, exist_ok=True)
+                write_durably(marker, b'{"format": 1}\n')
+            elif json.loads(marker.read_text()).get("format") != 1:
+                raise StoreError(f"{root}: a store of another format; read it with its Prefinery")
+            if create:
+                for name in ("stages", "runs", "locks"):
+                    (store.root / name).mkdir(exist_ok=True)
+        return store
+
+    def folder(self, stage: str, output_digest: str) -> Path:
+        """Where an output is, or would be."""
+        return self.root / "stages" / stage / output_digest
+
+    def find(self, stage: str, output_digest: str) -> Published | None:
+        """The published output, or None.
+
+        A published file that is gone or of another size than its manifest says was damaged from
+        outside: the output is moved to damaged/ and made again (from the journal, so at no cost).
+        """
+        path = self.folder(stage, output_digest)
+        with explained(path):
+            try:
+                text = (path / "manifest.json").read_bytes()
+            except FileNotFoundError:
+                return None
+            try:
+                manifest = Manifest.model_validate_json(text)
+                problem = _problem(path, manifest)
+            except ValueError:
+                problem = "its manifest cannot be read"
+            if problem:
+                self._set_aside(path, f"{stage}-{output_digest}", problem)
+                return None
+        return Published(path, manifest)
+
+    def _set_aside(self, path: Path, name: str, problem: str) -> None:
+        place = self.root / "damaged" / name
+        place.parent.mkdir(exist_ok=True)
+        while place.exists():
+            place = place.with_name(place.name + "+")
+        path.rename(place)
+        log.warning("%s: %s; moved to %s and made again", path, problem, place)
+
+    @contextmanager
+    def lock(self, name: str, *, wait: bool) -> Iterator[None]:
+        """Hold an exclusive lock. With `wait` false, a lock held elsewhere raises StoreError."""
+        path = self.root / "locks" / name
+        with explained(path):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                holder = os.pread(handle, 20, 0).decode(errors="replace").strip() or "another"
+                if not wait:
+                    raise StoreError(
+                        f"{name}: process {holder} is at work on it; wait for it to end, or stop it, "
+                        "then run again"
+                    ) from error
+                log.info("%s: waiting for process %s, which is making it", name, holder)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(handle)
+
+    @contextmanager
+    def draft(self, key: Key) -> Iterator[Draft | Published]:
+        """Make an output: yields a Draft, or the output if another process published it meanwhile."""
+        with self.lock(f"{key.stage}-{key.digest}", wait=True):
+            done = self.find(key.stage, key.digest)
+            if done is not None:
+                yield done
+                return
+            final = self.folder(key.stage, key.digest)
+            with explained(final):
+                partial = final.with_name(final.name + ".partial")
+                partial.mkdir(parents=True, exist_ok=True)
+                yield Draft(key, partial, final)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An output being made. Finished units of work are kept over crashes."""
+
+    key: Key
+    folder: Path
+    final: Path
+
+    def done(self, unit: int) -> dict[str, Any] | None:
+        """What a finished unit of work noted, or None if it is still to be done."""
+        try:
+            note: dict[str, Any] = json.loads((self.folder / _note(unit)).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        shards = [Shard(**shard) for shard in note["tables"].values()]
+        whole = all(_size(self.folder / shard.file) == shard.bytes for shard in shards)
+        return note if whole else None
+
+    def write(self, unit: int, output: Output, facts: Mapping[str, Any]) -> None:
+        """Keep one finished unit of work: its tables, then the note that says they are whole."""
+        tables = {}
+        for name, (record, table) in output.items():
+            validate(record, table)
+            file = f"{name}-{unit:05d}.parquet"
+            tables[name] = write_table(self.folder / file, table).model_dump()
+        records = {name: record.__name__ for name, (record, _) in output.items()}
+        note = {"tables": tables, "records": records, "facts": dict(facts)}
+        write_durably(self.folder / _note(unit), json.dumps(note, sort_keys=True).encode())
+
+    def files(self) -> Path:
+        """An empty folder for files that are no tables; what a killed try left there is gone."""
+        path = self.folder / "files"
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        return path
+
+    def publish(self, units: int, facts: Mapping[str, Any] | None = None) -> Published:
+        """Write the manifest, last, and move the output to its address.
+
+        `facts` of the units are added up by name where they are numbers.
+        """
+        notes = [self.done(unit) for unit in range(units)]
+        tables: dict[str, tuple[Shard, ...]] = {}
+        records: dict[str, str] = {}
+        total: dict[str, Any] = dict(facts or {})
+        for unit, note in enumerate(notes):
+            if note is None:
+                raise StoreError(f"{self.folder}: unit {unit} is not whole; run again")
+            for name, shard in note["tables"].items():
+                tables[name] = (*tables.get(name, ()), Shard(**shard))
+            records |= note["records"]
+            for name, value in note["facts"].items():
+                total[name] = total.get(name, 0) + value
+        files = sorted(p for p in (self.folder / "files").rglob("*") if p.is_file())
+        manifest = Manifest(
+            stage=self.key.stage,
+            version=self.key.version,
+            digest=self.key.digest,
+            config=self.key.config,
+            inputs=self.key.inputs,
+            engine=self.key.engine,
+            seed=self.key.seed,
+            tables=tables,
+            records=records,
+            files=tuple(_describe(path, self.folder, rows=0) for path in files),
+            facts=total,
+        )
+        kept = {shard.file for shards in tables.values() for shard in shards}
+        for path in self.folder.iterdir():
+            if path.name not in kept and path.name != "files":
+                path.unlink()
+        text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True)
+        write_durably(self.folder / "manifest.json", text.encode())
+        self.folder.rename(self.final)
+        _sync(self.final.parent)
+        return Published(self.final, manifest)
+
+
+def write_table(path: Path, table: pa.Table) -> Shard:
+    """Write Parquet (zstd, fixed row groups) durably; equal rows give equal bytes."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=65_536)
+        _sync(temporary)
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return _describe(path, path.parent, rows=len(table))
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a small file so that it is there whole, or as it was before."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _describe(path: Path, base: Path, rows: int) -> Shard:
+    with path.open("rb") as handle:
+        sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+    return Shard(
+        file=path.relative_to(base).as_posix(),
+        rows=rows,
+        bytes=path.stat().st_size,
+        sha256=sha256,
+    )
+
+
+def _problem(path: Path, manifest: Manifest) -> str | None:
+    every = [shard for shards in manifest.tables.values() for shard in shards]
+    for shard in (*every, *manifest.files):
+        size = _size(path / shard.file)
+        if size != shard.bytes:
+            return f"{shard.file} holds {size if size is not None else 'no'} of {shard.bytes} bytes"
+    return None
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _note(unit: int) -> str:
+    return f"unit-{unit:05d}.json"
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
