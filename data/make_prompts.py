@@ -15,10 +15,12 @@ HERE = Path(__file__).parent
 
 
 def demo_problems() -> list[Problem]:
+    """The 200 problems of prompts.jsonl."""
     return generate(200, seed=1001)
 
 
 def eval_problems() -> list[Problem]:
+    """The 150 problems of eval_prompts.jsonl, none of them among the others."""
     return generate(150, seed=1002, exclude=[p.text for p in demo_problems()])
 
 
@@ -48,6 +50,7 @@ def files() -> dict[Path, str]:
 
 
 def main() -> None:
+    """Writes both files."""
     for path, text in files().items():
         path.write_text(text, encoding="utf-8", newline="\n")
 

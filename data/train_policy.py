@@ -29,10 +29,12 @@ from transformers import (
 )
 
 from data.make_prompts import demo_problems, eval_problems
-from data.word_problems import Problem, check, generate
+from data.word_problems import FAMILIES, Problem, check, generate
 
 PAD, EOS, UNK = "<|pad|>", "<|end|>", "<|unk|>"
 CONTEXT = 512
+# The two families that are hardest to learn come three times as often in training.
+TRAINING_FAMILIES = (*FAMILIES, "compare", "compare", "prices", "prices")
 # A chat of one user message renders as "Q: TEXT\nA: "; what the assistant says follows as it is,
 # and ends with EOS. A system message goes before, on lines of its own.
 CHAT_TEMPLATE = (
@@ -63,6 +65,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A fresh model of 1.64M parameters; the input and output embeddings are one matrix."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -78,6 +81,12 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+
+
+def training_problems(n: int) -> list[Problem]:
+    """n problems of a seed of their own, without any text of the demonstration or evaluation set."""
+    shown = [p.text for p in (*demo_problems(), *eval_problems())]
+    return generate(n, seed=2001, families=TRAINING_FAMILIES, exclude=shown)
 
 
 def render(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
@@ -135,10 +144,12 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate * scale
         ids, labels = (t.to(model.device) for t in next(data))
-        hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
         wanted = labels[:, 1:]
         kept = wanted != -100
-        loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[kept]), wanted[kept])
+        with torch.autocast(model.device.type, dtype=torch.bfloat16):
+            hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
+            logits = model.lm_head(hidden[kept])
+        loss = torch.nn.functional.cross_entropy(logits.float(), wanted[kept])
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -177,7 +188,9 @@ def sample(
         ).to(model.device)
         ids = model.generate(**encoded, max_new_tokens=72, **sampling)
         new = ids[:, encoded["input_ids"].shape[1] :]
-        for i, text in zip(chosen, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+        for i, text in zip(
+            chosen, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
+        ):
             out[i] = text
     return out
 
@@ -221,9 +234,10 @@ def measure(
 
 
 def main() -> None:
+    """Trains and saves, or only measures; prints the figures."""
     here = Path(__file__).parent
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=1100)
     parser.add_argument("--problems", type=int, default=60_000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=4e-3)
@@ -242,8 +256,7 @@ def main() -> None:
     else:
         tokenizer = make_tokenizer()
         model = make_model(tokenizer).to(device)
-        shown = [p.text for p in (*demo_problems(), *held_out)]
-        problems = generate(args.problems, seed=2001, exclude=shown)
+        problems = training_problems(args.problems)
         train(model, batches(tokenizer, problems, args.batch, args.seed), args.steps, args.rate)
         model.generation_config = GenerationConfig(
             do_sample=True,
@@ -254,8 +267,9 @@ def main() -> None:
             pad_token_id=tokenizer.pad_token_id,
         )
         model.save_pretrained(args.out)
+        (args.out / "model.safetensors").chmod(0o644)  # it is written for the owner alone
         tokenizer.save_pretrained(args.out)
-        torch.manual_seed(args.seed)
+    torch.manual_seed(args.seed)
     print(json.dumps(measure(model, tokenizer, held_out, args.samples), indent=2))
 
 

@@ -107,7 +107,7 @@ _QUESTIONS = {
 
 @dataclass
 class _Reader:
-    """Reads sentences into a plan; a slot below 0 stands for equation -1-slot until the end."""
+    """Reads sentences into a plan; until the end, slot -1-i stands for equation i's result."""
 
     item: str | None
     given: list[int] = field(default_factory=list)
@@ -211,13 +211,17 @@ def parse(text: str) -> Plan:
         raise UnknownProblem(f"the problem does not say what {unknown} has") from None
     if not reader.equations:
         raise UnknownProblem("the problem calls for no step")
+    last = -len(reader.equations)
+    if kind == "have" and reader.held.get(names["who"]) != last:
+        raise UnknownProblem("the question is not about the last quantity")
     offset = len(reader.given)
 
-    def slot(i: int) -> int:
-        return i if i >= 0 else offset - 1 - i
+    def place(slot: int) -> int:
+        return slot if slot >= 0 else offset - 1 - slot
 
     equations = tuple(
-        Equation(e.op, slot(e.left), slot(e.right), e.sentence, e.update) for e in reader.equations
+        Equation(e.op, place(e.left), place(e.right), e.sentence, e.update)
+        for e in reader.equations
     )
     return Plan(tuple(reader.given), equations, frozenset(reader.distractors))
 

@@ -26,15 +26,16 @@ Kinds of a bad step, in the order in which they are tried:
 - missed_sentence: an equation that would be due if a sentence before it were not there; or a final
   line that gives the current value although equations are open
 - repeated: an equation that was written before
-- operation: the values of a due equation under another operation
-- distractor: a number from a sentence that does not matter is put into the running value
-- operand: the operation that is due next, with one of its two values wrong
 - extra: an equation after the last planned one
+- operation: the values of a due equation under another operation
+- distractor: a number from a sentence that does not matter, in the place of one of the values of a
+  due equation, or joined to the running value
+- operand: the operation of a due equation with one of its two values wrong, or with both swapped
 - off_plan: any other equation
 - final_line: a final line that differs from the last value
 
-After a bad step its result counts as the value of the equation it stands for (of the running value,
-for a distractor), so that one mistake is one bad step.
+After a bad step its result counts as the value of the equation it stands for, or of the running
+value if it stands for none, so that one mistake is one bad step wherever that can be told.
 """
 
 import random
@@ -60,6 +61,23 @@ from data.word_grammar import (
     parse,
     solve,
 )
+
+__all__ = [
+    "FAMILIES",
+    "MAX_STEPS",
+    "MAX_VALUE",
+    "MIN_STEPS",
+    "Kind",
+    "Plan",
+    "Problem",
+    "SolutionCheck",
+    "StepCheck",
+    "UnknownProblem",
+    "check",
+    "generate",
+    "parse",
+    "solve",
+]
 
 Kind = Literal[
     "malformed",
@@ -94,6 +112,7 @@ class StepCheck:
 
     @property
     def valid(self) -> bool:
+        """Whether the step is locally valid."""
         return self.kind is None
 
 
@@ -103,7 +122,7 @@ class SolutionCheck:
 
     first_error: index of the first step that is not valid, None if there is none (a truncated
     solution can have none and still not be right). answer: the number on the final line, None if
-    there is none. right: the answer is the problem's. complete: it has a final line.
+    there is none. right: the answer is the problem's.
     """
 
     steps: tuple[StepCheck, ...]
@@ -113,6 +132,7 @@ class SolutionCheck:
 
     @property
     def complete(self) -> bool:
+        """Whether there is a final line."""
         return self.answer is not None
 
 
@@ -131,7 +151,7 @@ def check(problem_text: str, solution_text: str) -> SolutionCheck:
     plan = parse(problem_text)
     state = _Checker(plan)
     steps = [
-        StepCheck(line, state.step(re.sub("[ \t]", "", line)))
+        StepCheck(line, state.step(re.sub("[ \t\r]", "", line)))
         for line in solution_text.strip().split("\n")
         if solution_text.strip()
     ]
@@ -177,6 +197,7 @@ class _Checker:
 
     def _equation(self, op: str, a: int, b: int, c: int) -> Kind | None:
         due = [i for i in self.open if not self._missed(i)]
+        idle = self.plan.distractors
         for i in due:
             if self._same(i, op, a, b):
                 self._done(i, c)
@@ -192,13 +213,13 @@ class _Checker:
             if sorted((a, b)) == sorted(self._operands(i)):
                 self._done(i, c)
                 return "operand" if op == self.plan.equations[i].op else "operation"
-        now = self.value[self.running]
-        idle = any(x == now and y in self.plan.distractors for x, y in ((a, b), (b, a)))
         for i in due + [i for i in self.open if self._sentence(i) == self._sentence(due[0])]:
-            if op == self.plan.equations[i].op and {a, b} & set(self._operands(i)):
+            known = self._operands(i)
+            if op == self.plan.equations[i].op and (a in known or b in known):
                 self._done(i, c, self._missed(i))
-                return "distractor" if idle else "operand"
-        if idle:
+                return "distractor" if (b if a in known else a) in idle else "operand"
+        now = self.value[self.running]
+        if (a == now and b in idle) or (b == now and a in idle):
             self.value[self.running] = c
             return "distractor"
         self._done(due[0], c)
@@ -290,9 +311,7 @@ def _is_clear(plan: Plan) -> bool:
         values = plan.values()
     except UnknownProblem:
         return False
-    changes = [
-        str(values[e.right]) if e.op in "+-" else e.op for e in plan.equations if e.update
-    ]
+    changes = [str(values[e.right]) if e.op in "+-" else e.op for e in plan.equations if e.update]
     return (
         all(1 <= v <= MAX_VALUE for v in values)
         and len(set(changes)) == len(changes)
@@ -306,10 +325,12 @@ def _write(family: str, rng: random.Random) -> str:
     pronoun = NAMES[who]
     item, other_item, idle_item = rng.sample(ITEMS, 3)
     box = rng.choice(BOXES)
-    small = lambda: rng.randint(2, 9)  # noqa: E731
     length = rng.choices((0, 1, 2, 3, 4), (30, 30, 20, 12, 8))[0]
     start = f"{who} has {rng.randint(2, 20)} {item}"
     question = f"How many {item} does {who} have"
+
+    def small() -> int:
+        return rng.randint(2, 9)
 
     def change(subject: str) -> str:
         if rng.random() < 0.5:

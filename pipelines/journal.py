@@ -12,6 +12,7 @@ import asyncio
 import json
 import sqlite3
 import threading
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +28,10 @@ create table if not exists replies (
     unique (key, sample)
 )
 """
+
+
+Outcome = Reply | BadReply
+"""What a request came to."""
 
 
 class Journal:
@@ -51,37 +56,67 @@ class Journal:
         """Close the file; what was put is on disk already."""
         self._connection.close()
 
-    def get(self, key: bytes, sample: int) -> Reply | BadReply | None:
+    def get(self, key: bytes, sample: int) -> Outcome | None:
         """A kept reply, or None."""
         with self._guard, _explained(self.path):
             row = self._connection.execute(
                 "select reply from replies where key = ? and sample = ?", (key, sample)
             ).fetchone()
-        if row is None:
-            return None
-        values = json.loads(row[0])
-        return Reply(*values) if len(values) == 5 else BadReply(*values)
+        return None if row is None else _read(row[0])
 
-    def put(self, rows: list[tuple[bytes, int, str, str]]) -> None:
-        """Keep rows of (key, sample, engine, reply as JSON). On return they are on disk."""
+    def put(self, rows: list[tuple[bytes, int, str, Outcome]]) -> bool:
+        """Keep rows of (key, sample, engine, outcome). On return they are on disk.
+
+        False where another process had asked the same at the same moment: its reply stays, to be
+        got with `get`.
+        """
+        encoded = [
+            (key, sample, engine, _written(outcome)) for key, sample, engine, outcome in rows
+        ]
         with self._guard, _explained(self.path):
-            # `or ignore`: another process may have asked the same at the same moment; its reply stays.
             self._connection.execute("begin immediate")
             try:
-                self._connection.executemany(
-                    "insert or ignore into replies values (?, ?, ?, ?)", rows
-                )
+                added = self._connection.executemany(
+                    "insert or ignore into replies values (?, ?, ?, ?)", encoded
+                ).rowcount
                 self._connection.execute("commit")
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("rollback")
                 raise
+        return added == len(rows)
+
+    def forget_failures(self, engine: str) -> None:
+        """Drop an engine's unusable replies, so that they are asked again."""
+        with self._guard, _explained(self.path):
+            self._connection.execute(
+                "delete from replies where engine = ? and json_array_length(reply) = 2", (engine,)
+            )
 
     def count(self) -> int:
         """Replies kept."""
         with self._guard, _explained(self.path):
             found = self._connection.execute("select count(*) from replies").fetchone()
         return int(found[0])
+
+
+def _written(outcome: Outcome) -> str:
+    if isinstance(outcome, BadReply):
+        return json.dumps([outcome.code, outcome.detail])
+    return json.dumps([getattr(outcome, field.name) for field in fields(outcome)])
+
+
+def _read(text: str) -> Outcome:
+    values = json.loads(text)
+    return BadReply(*values) if len(values) == 2 else Reply(*values)
+
+
+def _clean(outcome: Outcome) -> Outcome:
+    """Without lone surrogates, which cannot be written as UTF-8, neither here nor in Parquet."""
+    if isinstance(outcome, BadReply):
+        return BadReply(outcome.code, outcome.detail.encode("utf-8", "replace").decode())
+    text = outcome.text.encode("utf-8", "replace").decode()
+    return outcome if text == outcome.text else replace(outcome, text=text)
 
 
 class _explained:
@@ -126,8 +161,7 @@ class Journaled:
         self.replayed = 0
         self._digest = engine.identity.digest
         self._under_way: dict[tuple[bytes, int], asyncio.Future[Reply]] = {}
-        self._unwritten: list[tuple[bytes, int, str, str]] = []
-        self._written: asyncio.Future[None] | None = None
+        self._unwritten: list[tuple[tuple[bytes, int], Outcome, asyncio.Future[Reply]]] = []
         self._writer: asyncio.Task[None] | None = None
 
     @property
@@ -157,9 +191,14 @@ class Journaled:
     async def complete(self, request: Request) -> Reply:
         """A kept reply, or a fresh one once it is durable. Raises BadReply as the engine did."""
         key = (request_key(self._digest, request), request.sample)
-        pending = self._under_way.get(key)
-        if pending is not None:
-            return await asyncio.shield(pending)
+        while (pending := self._under_way.get(key)) is not None:
+            try:
+                return await asyncio.shield(pending)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if not pending.cancelled() or (task is not None and task.cancelling()):
+                    raise
+                # The one who asked was stopped, this one was not: it asks in its place.
         kept = self.journal.get(*key)
         if kept is not None:
             self.replayed += 1
@@ -168,69 +207,48 @@ class Journaled:
             return kept
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._under_way[key] = future
-        try:
-            reply = await self._ask(key, request)
-        except BaseException as error:
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # it is raised below: nobody else need wait for it
-            raise
-        else:
-            future.set_result(reply)
-            return reply
-        finally:
-            self._under_way.pop(key, None)
-
-    async def _ask(self, key: tuple[bytes, int], request: Request) -> Reply:
         self.asked += 1
+        outcome: Outcome
         try:
-            reply = await self.engine.complete(request)
+            outcome = await self.engine.complete(request)
         except BadReply as error:
-            await self._keep(key, json.dumps([error.code, error.detail]))
+            outcome = error
+        except BaseException as error:
+            del self._under_way[key]
+            if isinstance(error, asyncio.CancelledError):
+                future.cancel()
+            else:
+                _fail(future, error)
             raise
-        # Lone surrogates cannot be written as UTF-8, neither here nor in Parquet.
-        text = reply.text.encode("utf-8", "replace").decode()
-        if text != reply.text:
-            reply = Reply(
-                text,
-                reply.finish_reason,
-                reply.prompt_tokens,
-                reply.completion_tokens,
-                reply.logprob,
-            )
-        await self._keep(
-            key,
-            json.dumps(
-                [
-                    reply.text,
-                    reply.finish_reason,
-                    reply.prompt_tokens,
-                    reply.completion_tokens,
-                    reply.logprob,
-                ]
-            ),
-        )
-        return reply
-
-    async def _keep(self, key: tuple[bytes, int], reply: str) -> None:
-        loop = asyncio.get_running_loop()
-        self._unwritten.append((key[0], key[1], self._digest, reply))
-        if self._written is None:
-            self._written = loop.create_future()
+        # From here on the reply is kept, and found by whoever asks the same, also if this one is
+        # stopped while it waits.
+        self._unwritten.append((key, _clean(outcome), future))
         if self._writer is None or self._writer.done():
-            self._writer = loop.create_task(self._write())
-        await asyncio.shield(self._written)
+            self._writer = asyncio.get_running_loop().create_task(self._write())
+        return await asyncio.shield(future)
 
     async def _write(self) -> None:
         """Commit what waits, in batches, until nothing does."""
         while self._unwritten:
-            rows, self._unwritten = self._unwritten, []
-            written, self._written = self._written, None
-            assert written is not None
+            batch, self._unwritten = self._unwritten, []
+            rows = [(*key, self._digest, outcome) for key, outcome, _ in batch]
             try:
-                await asyncio.to_thread(self.journal.put, rows)
+                if not await asyncio.to_thread(self.journal.put, rows):
+                    # What is used is what is durable, so that a resumed run gives the same.
+                    batch = [(key, self.journal.get(*key) or own, f) for key, own, f in batch]
             except Exception as error:
-                written.set_exception(error)
-                written.exception()  # those who wait raise it
-            else:
-                written.set_result(None)
+                for key, _, future in batch:
+                    self._under_way.pop(key, None)
+                    _fail(future, error)
+                continue
+            for key, outcome, future in batch:
+                self._under_way.pop(key, None)
+                if isinstance(outcome, BadReply):
+                    _fail(future, outcome)
+                else:
+                    future.set_result(outcome)
+
+
+def _fail(future: asyncio.Future[Reply], error: BaseException) -> None:
+    future.set_exception(error)
+    future.exception()  # those who wait raise it; where nobody does, nothing need be logged

@@ -6,10 +6,11 @@ sides with a. Where a judge cannot say, its vote has no value and a reason; it i
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import polars as pl
 import pyarrow as pa
+from pydantic import Field
 
 from pipelines.answers import final_answer, parse_number
 from pipelines.config import Config
@@ -25,7 +26,12 @@ JudgeName = Literal["verifier", "step_values", "agreement", "likelihood"]
 class JudgeConfig(Config):
     """Which judges vote."""
 
-    judges: tuple[JudgeName, ...] = ("verifier", "step_values", "agreement", "likelihood")
+    judges: Annotated[tuple[JudgeName, ...], Field(min_length=1)] = (
+        "verifier",
+        "step_values",
+        "agreement",
+        "likelihood",
+    )
     """`verifier`: the checked final answer. `step_values`: the lowest step value. `agreement`: the
     share of the prompt's other samples with the same final answer (self-consistency, Wang et al.
     2023). `likelihood`: the policy's log-probability a token, squashed by tanh."""
@@ -83,7 +89,10 @@ def _scores(
 
 def _agreement(responses: pl.DataFrame) -> pl.DataFrame:
     """Share of a prompt's other samples whose final answer is the same; none without an answer."""
-    answers = [_canonical(text) for text in responses["text"]]
+    answers = [
+        _canonical(text, reason == "length")
+        for text, reason in zip(responses["text"], responses["finish_reason"], strict=True)
+    ]
     frame = responses.select("prompt_id", response="id").with_columns(
         answer=pl.Series(answers, dtype=pl.String)
     )
@@ -98,8 +107,8 @@ def _agreement(responses: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _canonical(text: str) -> str | None:
-    answer = final_answer(text)
+def _canonical(text: str, cut: bool) -> str | None:
+    answer = final_answer(text, cut=cut)
     if answer is None:
         return None
     number = parse_number(answer)

@@ -97,7 +97,8 @@ def pair_up(
         .head(config.per_prompt)
         .join(order, on="prompt_id")
         .sort("order", "pair_key")
-        .with_columns(first=pl.col("pair_key").str.slice(0, 1).is_in(list("01234567")))
+        # The last digit, since the small keys were chosen: their first digits are mostly low.
+        .with_columns(first=pl.col("pair_key").str.slice(-1).is_in(list("01234567")))
         .select(
             "prompt_id",
             response_a=pl.when("first").then("better").otherwise("worse"),

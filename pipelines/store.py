@@ -43,6 +43,9 @@ Output = Mapping[str, tuple[type[Record], pa.Table]]
 """What a unit of work gives: table name to (record, rows)."""
 
 
+_WRONG_PATH = (errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals into one clear line."""
@@ -56,11 +59,15 @@ def explained(path: Path) -> Iterator[None]:
                 "no permission; the store may belong to another user: take another --root, or have "
                 "its owner grant you write access"
             )
-        elif error.errno in (errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+        elif error.errno in _WRONG_PATH:
             why = f"{os.strerror(error.errno)}; check the path and the disk"
         else:
             raise
         raise StoreError(f"{error.filename or path}: {why}") from error
+
+
+class Busy(StoreError):
+    """A lock that another process holds."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,15 @@ class Published:
         """Rows of one shard, under today's record."""
         record = RECORDS[self.manifest.records[table]]
         path = self.path / self.manifest.tables[table][index].file
-        with explained(path):
-            return adapt(record, pq.read_table(path, memory_map=True), str(path))
+        try:
+            with explained(path):
+                table = pq.read_table(path, memory_map=True)
+        except (pa.ArrowException, OSError) as error:
+            raise StoreError(
+                f"{path}: cannot be read ({error}); move {self.path} away and run again: it is made "
+                "again from the journal"
+            ) from error
+        return adapt(record, table, str(path))
 
     def table(self, table: str) -> pa.Table:
         """All rows of a table, under today's record."""
@@ -126,7 +140,7 @@ class Store:
                     raise StoreError(f"{root}: no Prefinery store; name one with --root")
                 store.root.mkdir(parents=True, exist_ok=True)
                 write_durably(marker, b'{"format": 1}\n')
-            elif json.loads(marker.read_text()).get("format") != 1:
+            elif _json(marker) != {"format": 1}:
                 raise StoreError(f"{root}: a store of another format; read it with its Prefinery")
             if create:
                 for name in ("stages", "runs", "locks"):
@@ -143,50 +157,52 @@ class Store:
         A published file that is gone or of another size than its manifest says was damaged from
         outside: the output is moved to damaged/ and made again (from the journal, so at no cost).
         """
-        path = self.folder(stage, output_digest)
-        with explained(path):
-            try:
-                text = (path / "manifest.json").read_bytes()
-            except FileNotFoundError:
-                return None
-            try:
-                manifest = Manifest.model_validate_json(text)
-                problem = _problem(path, manifest)
-            except ValueError:
-                problem = "its manifest cannot be read"
-            if problem:
-                self._set_aside(path, f"{stage}-{output_digest}", problem)
-                return None
-        return Published(path, manifest)
+        found = _look(self.folder(stage, output_digest))
+        if not isinstance(found, str):
+            return found
+        # Only the holder of the output's lock may move it: another process may have moved it and
+        # published it anew since it was looked at.
+        try:
+            with self.lock(f"{stage}-{output_digest}", wait=False):
+                return self._find_locked(stage, output_digest)
+        except Busy:
+            return None  # it is being made again right now
 
-    def _set_aside(self, path: Path, name: str, problem: str) -> None:
-        place = self.root / "damaged" / name
-        place.parent.mkdir(exist_ok=True)
-        while place.exists():
-            place = place.with_name(place.name + "+")
-        path.rename(place)
-        log.warning("%s: %s; moved to %s and made again", path, problem, place)
+    def _find_locked(self, stage: str, output_digest: str) -> Published | None:
+        path = self.folder(stage, output_digest)
+        found = _look(path)
+        if not isinstance(found, str):
+            return found
+        with explained(path):
+            place = self.root / "damaged" / f"{stage}-{output_digest}"
+            place.parent.mkdir(exist_ok=True)
+            while place.exists():
+                place = place.with_name(place.name + "+")
+            path.rename(place)
+        log.warning("%s: %s; moved to %s and made again", path, found, place)
+        return None
 
     @contextmanager
     def lock(self, name: str, *, wait: bool) -> Iterator[None]:
-        """Hold an exclusive lock. With `wait` false, a lock held elsewhere raises StoreError."""
+        """Hold an exclusive lock. With `wait` false, a lock held elsewhere raises Busy."""
         path = self.root / "locks" / name
         with explained(path):
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 holder = os.pread(handle, 20, 0).decode(errors="replace").strip() or "another"
                 if not wait:
-                    raise StoreError(
+                    raise Busy(
                         f"{name}: process {holder} is at work on it; wait for it to end, or stop it, "
                         "then run again"
                     ) from error
                 log.info("%s: waiting for process %s, which is making it", name, holder)
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            with explained(path):
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, str(os.getpid()).encode(), 0)
             yield
         finally:
             os.close(handle)
@@ -195,7 +211,7 @@ class Store:
     def draft(self, key: Key) -> Iterator[Draft | Published]:
         """Make an output: yields a Draft, or the output if another process published it meanwhile."""
         with self.lock(f"{key.stage}-{key.digest}", wait=True):
-            done = self.find(key.stage, key.digest)
+            done = self._find_locked(key.stage, key.digest)
             if done is not None:
                 yield done
                 return
@@ -203,7 +219,12 @@ class Store:
             with explained(final):
                 partial = final.with_name(final.name + ".partial")
                 partial.mkdir(parents=True, exist_ok=True)
-                yield Draft(key, partial, final)
+                draft = Draft(key, partial, final)
+                written = _look(partial)
+                if isinstance(written, Published):  # killed between its manifest and its renaming
+                    yield draft.rename(written.manifest)
+                else:
+                    yield draft
 
 
 @dataclass(frozen=True)
@@ -229,6 +250,8 @@ class Draft:
         tables = {}
         for name, (record, table) in output.items():
             validate(record, table)
+            # Equal types do not mean that the record's name, version and docs are there.
+            table = pa.table(table.columns, schema=record.arrow_schema())
             file = f"{name}-{unit:05d}.parquet"
             tables[name] = write_table(self.folder / file, table).model_dump()
         records = {name: record.__name__ for name, (record, _) in output.items()}
@@ -242,24 +265,27 @@ class Draft:
         path.mkdir()
         return path
 
-    def publish(self, units: int, facts: Mapping[str, Any] | None = None) -> Published:
+    def publish(self, units: int) -> Published:
         """Write the manifest, last, and move the output to its address.
 
-        `facts` of the units are added up by name where they are numbers.
+        Facts of the units are added up by name where they are numbers.
         """
         notes = [self.done(unit) for unit in range(units)]
-        tables: dict[str, tuple[Shard, ...]] = {}
+        tables: dict[str, list[Shard]] = {}
         records: dict[str, str] = {}
-        total: dict[str, Any] = dict(facts or {})
+        total: dict[str, Any] = {}
         for unit, note in enumerate(notes):
             if note is None:
                 raise StoreError(f"{self.folder}: unit {unit} is not whole; run again")
             for name, shard in note["tables"].items():
-                tables[name] = (*tables.get(name, ()), Shard(**shard))
+                tables.setdefault(name, []).append(Shard(**shard))
             records |= note["records"]
             for name, value in note["facts"].items():
-                total[name] = total.get(name, 0) + value
+                counts = isinstance(value, int | float) and name in total
+                total[name] = total[name] + value if counts else value
         files = sorted(p for p in (self.folder / "files").rglob("*") if p.is_file())
+        for path in {*files, *(p.parent for p in files)}:
+            _sync(path)
         manifest = Manifest(
             stage=self.key.stage,
             version=self.key.version,
@@ -268,17 +294,22 @@ class Draft:
             inputs=self.key.inputs,
             engine=self.key.engine,
             seed=self.key.seed,
-            tables=tables,
+            tables={name: tuple(shards) for name, shards in tables.items()},
             records=records,
             files=tuple(_describe(path, self.folder, rows=0) for path in files),
             facts=total,
         )
-        kept = {shard.file for shards in tables.values() for shard in shards}
-        for path in self.folder.iterdir():
-            if path.name not in kept and path.name != "files":
-                path.unlink()
         text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True)
         write_durably(self.folder / "manifest.json", text.encode())
+        return self.rename(manifest)
+
+    def rename(self, manifest: Manifest) -> Published:
+        """Move an output whose manifest is written to its address, without the units' notes."""
+        kept = {shard.file for shards in manifest.tables.values() for shard in shards}
+        kept |= {"manifest.json", "files"}
+        for path in self.folder.iterdir():
+            if path.name not in kept:
+                path.unlink()
         self.folder.rename(self.final)
         _sync(self.final.parent)
         return Published(self.final, manifest)
@@ -288,6 +319,8 @@ def write_table(path: Path, table: pa.Table) -> Shard:
     """Write Parquet (zstd, fixed row groups) durably; equal rows give equal bytes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        # In one chunk: where a table's chunks end would otherwise show in the pages.
+        table = table.combine_chunks()
         pq.write_table(table, temporary, compression="zstd", row_group_size=65_536)
         _sync(temporary)
         temporary.rename(path)
@@ -321,13 +354,29 @@ def _describe(path: Path, base: Path, rows: int) -> Shard:
     )
 
 
-def _problem(path: Path, manifest: Manifest) -> str | None:
-    every = [shard for shards in manifest.tables.values() for shard in shards]
-    for shard in (*every, *manifest.files):
-        size = _size(path / shard.file)
-        if size != shard.bytes:
-            return f"{shard.file} holds {size if size is not None else 'no'} of {shard.bytes} bytes"
-    return None
+def _look(path: Path) -> Published | str | None:
+    """The whole output in a folder, what is wrong with it, or None where there is none."""
+    with explained(path):
+        try:
+            manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
+        except FileNotFoundError:
+            return "its manifest is gone" if path.exists() else None
+        except ValueError:
+            return "its manifest cannot be read"
+        for shard in (*(s for table in manifest.tables.values() for s in table), *manifest.files):
+            size = _size(path / shard.file)
+            if size != shard.bytes:
+                held = size if size is not None else "no"
+                return f"{shard.file} holds {held} of {shard.bytes} bytes"
+    return Published(path, manifest)
+
+
+def _json(path: Path) -> Any:
+    """Content of a small JSON file; None where it holds none."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        return None
 
 
 def _size(path: Path) -> int | None:

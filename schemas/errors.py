@@ -5,7 +5,8 @@ UserError            the user can mend it: printed as one line, exit code 2, no 
   SchemaError        a table that is not what its record says
   StoreError         a store that cannot be read or written
   MissingExtra       an optional package is not installed
-  EngineError        an engine that cannot be used at all (down, wrong model, bad key)
+  EngineError        an engine that cannot be used at all (wrong model, bad key)
+    EngineDown       one that does not answer
 
 BadReply             one request got no usable answer: it becomes a `Reject` row, never a crash
 """
@@ -31,6 +32,10 @@ class StoreError(UserError):
 
 class EngineError(UserError):
     """An engine that cannot be used at all: every further request would fail the same way."""
+
+
+class EngineDown(EngineError):
+    """An engine that does not answer: the same request may succeed once it is up."""
 
 
 class MissingExtra(UserError):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, cached_property
-from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -30,7 +30,10 @@ def digest(*parts: Any) -> str:
 class Part(BaseModel):
     """A frozen piece of a record (a message, a span); it has no id of its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # NaN has no JSON and no order: a score of NaN would count as the highest in a sort.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Record(Part):
@@ -47,6 +50,12 @@ class Record(Part):
     def id(self) -> str:
         """Content id: the same row made twice has the same id."""
         return self.content_id(self.model_dump(mode="json"))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy whose id is made anew: pydantic would carry over the id of the old content."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("id", None)
+        return copied
 
     @classmethod
     def content_id(cls, row: dict[str, Any]) -> str:
@@ -125,6 +134,8 @@ def _arrow_type(annotation: Any) -> tuple[pa.DataType, bool]:
         inner = [a for a in get_args(annotation) if a is not type(None)]
         if len(inner) == 1:
             return _arrow_type(inner[0])[0], True
+    elif get_origin(annotation) is Annotated:
+        return _arrow_type(get_args(annotation)[0])
     elif get_origin(annotation) is Literal:
         return pa.string(), False
     elif get_origin(annotation) is tuple:

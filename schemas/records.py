@@ -328,6 +328,49 @@ class Reject(Record):
     """What was found, in words; cut to 500 characters."""
 
 
+class Figure(Record):
+    """One measured number of an evaluation."""
+
+    name: str
+    """Its name, such as `best_of_8_accuracy`."""
+    sampling: int | None
+    """Which sampling of the fresh prompts it is of; none: the mean over all samplings."""
+    value: float
+    """The number."""
+    low: float | None = None
+    """Lower end of its interval; over samplings: the lowest."""
+    high: float | None = None
+    """Upper end of its interval; over samplings: the highest."""
+
+
+class CurvePoint(Record):
+    """One point of a best-of-n curve, as a mean over the samplings."""
+
+    scorer: str
+    """What chose among the n samples: a model, `policy` (chance) or `oracle`."""
+    n: Count
+    """Samples chosen from."""
+    accuracy: Probability
+    """Share of prompts whose chosen sample is right."""
+    low: float
+    """Lower end of its interval."""
+    high: float
+    """Upper end of its interval."""
+
+
+class ReliabilityBin(Record):
+    """One bin of a reliability diagram."""
+
+    of: str
+    """Which probabilities: `steps` or `pairs`."""
+    confidence: Probability
+    """Mean probability stated in the bin."""
+    share: Probability
+    """Share of the bin's cases that were so."""
+    count: Count
+    """Cases in the bin."""
+
+
 ALL: tuple[type[Record], ...] = (
     Prompt,
     Response,
@@ -342,4 +385,7 @@ ALL: tuple[type[Record], ...] = (
     Preference,
     StepExample,
     Reject,
+    Figure,
+    CurvePoint,
+    ReliabilityBin,
 )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+import types
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from annotated_types import Ge, Gt, Le, Lt
 
 from schemas.errors import SchemaError
-from schemas.record import RECORD_KEY, VERSION_KEY, Record
+from schemas.record import RECORD_KEY, VERSION_KEY, Part, Record
 
 
 def with_ids(record: type[Record], table: pa.Table) -> pa.Table:
@@ -25,7 +26,10 @@ def with_ids(record: type[Record], table: pa.Table) -> pa.Table:
         raise SchemaError(
             f"{record.__name__}: missing columns {missing}, unknown columns {unknown}"
         )
-    bare = table.select(schema.names[1:]).cast(schema.remove(0))
+    try:
+        bare = table.select(schema.names[1:]).cast(schema.remove(0))
+    except (pa.ArrowException, ValueError) as error:
+        raise SchemaError(f"{record.__name__}: columns cannot be cast: {error}") from error
     ids = [record.content_id(row) for batch in bare.to_batches(4096) for row in batch.to_pylist()]
     return pa.table([pa.array(ids, pa.string()), *bare.columns], schema=schema)
 
@@ -33,8 +37,9 @@ def with_ids(record: type[Record], table: pa.Table) -> pa.Table:
 def validate(record: type[Record], table: pa.Table) -> None:
     """Check a table against its record without leaving Arrow.
 
-    Names and types, nulls, allowed values, bounds, and that ids are unique. Raises SchemaError
-    naming the column and the first offending value.
+    Names and types; nulls, allowed values, bounds and finite numbers, also inside lists and
+    structs; and that ids are unique. Raises SchemaError naming the column and the first offending
+    value.
     """
     schema = record.arrow_schema()
     if not table.schema.equals(schema):
@@ -44,56 +49,55 @@ def validate(record: type[Record], table: pa.Table) -> None:
         raise SchemaError(
             f"{record.__name__}: columns differ from the record's: {', '.join(wrong) or 'nullability'}"
         )
-    for field in schema:
-        if not field.nullable and table[field.name].null_count:
-            raise SchemaError(f"{record.__name__}.{field.name}: holds nulls")
+    _check(f"{record.__name__}.id", str, [], table["id"])
     for name, info in record.model_fields.items():
-        column = table[name]
-        while pa.types.is_list(column.type):
-            column = pc.list_flatten(column)
-        allowed, bounds = _limits(info.annotation, info.metadata)
-        if allowed:
-            _refuse(
-                record, name, column, pc.is_in(column, pa.array(sorted(allowed))), "is not allowed"
-            )
-        for bound, compare in bounds:
-            _refuse(record, name, column, compare(column, bound), f"is out of range ({bound})")
+        _check(f"{record.__name__}.{name}", info.annotation, info.metadata, table[name])
     if pc.count_distinct(table["id"]).as_py() != len(table):
         counts = table["id"].value_counts().to_pylist()
         twice = next(c["values"] for c in counts if c["counts"] > 1)
         raise SchemaError(f"{record.__name__}.id: {twice} stands more than once")
 
 
-def _refuse(record: type[Record], name: str, column: Any, fine: Any, why: str) -> None:
-    bad = column.filter(pc.and_(pc.is_valid(column), pc.invert(pc.fill_null(fine, True))))
-    if len(bad):
-        raise SchemaError(f"{record.__name__}.{name}: {bad[0].as_py()!r} {why}")
-
-
 _COMPARE = {Ge: pc.greater_equal, Gt: pc.greater, Le: pc.less_equal, Lt: pc.less}
 
 
-def _limits(annotation: Any, metadata: list[Any]) -> tuple[set[str], list[tuple[float, Any]]]:
-    """Allowed values and bounds of a field, looked for inside unions and tuples."""
-    allowed: set[str] = set()
-    bounds = []
-    for kind in _leaves(annotation):
-        if get_origin(kind) is Literal:
-            allowed |= set(get_args(kind))
+def _check(
+    where: str, annotation: Any, metadata: Iterable[Any], column: Any, nullable: bool = False
+) -> None:
+    """Check the values of a column, and those of the lists and structs in it."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _check(where, inside[0], [*metadata, *inside[1:]], column, nullable)
+    if origin in (Union, types.UnionType):
+        (inner,) = (kind for kind in inside if kind is not type(None))
+        return _check(where, inner, metadata, column, nullable=True)
+    if column.null_count:
+        if not nullable:
+            raise SchemaError(f"{where}: holds nulls")
+        column = column.drop_null()
+    if origin is tuple:
+        return _check(where, inside[0], [], pc.list_flatten(column))
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        for name, info in annotation.model_fields.items():
+            values = pc.struct_field(column, name)
+            _check(f"{where}.{name}", info.annotation, info.metadata, values)
+        return None
+    if origin is Literal:
+        _refuse(where, column, pc.is_in(column, pa.array(sorted(inside))), "is not allowed")
+    if annotation is float:
+        _refuse(where, column, pc.is_finite(column), "is not a finite number")
     for item in metadata:
         for kind, compare in _COMPARE.items():
             if isinstance(item, kind):
-                bounds.append((getattr(item, kind.__name__.lower()), compare))
-    return allowed, bounds
+                bound = getattr(item, kind.__name__.lower())
+                _refuse(where, column, compare(column, bound), f"is out of range ({bound})")
+    return None
 
 
-def _leaves(annotation: Any) -> Iterator[Any]:
-    if get_origin(annotation) is Literal or not get_args(annotation):
-        yield annotation
-    else:
-        for inner in get_args(annotation):
-            if inner is not Ellipsis:
-                yield from _leaves(inner)
+def _refuse(where: str, column: Any, fine: Any, why: str) -> None:
+    bad = column.filter(pc.invert(fine))
+    if len(bad):
+        raise SchemaError(f"{where}: {bad[0].as_py()!r} {why}")
 
 
 def adapt(record: type[Record], table: pa.Table, where: str) -> pa.Table:
@@ -123,6 +127,8 @@ def adapt(record: type[Record], table: pa.Table, where: str) -> pa.Table:
                 raise SchemaError(
                     f"{where}: {name}.{field.name} is {theirs.type}, this Prefinery reads {field.type}"
                 )
+            if not field.nullable and table[field.name].null_count:
+                raise SchemaError(f"{where}: {name}.{field.name} holds nulls")
             columns.append(table[field.name])
             continue
         info = record.model_fields[field.name]

@@ -83,8 +83,9 @@ def decide(pairs: pa.Table, votes: pa.Table, config: DecideConfig) -> pa.Table:
     ahead = pl.col("side") > pl.col("against")
     behind = pl.col("side") < pl.col("against")
     cases = [
-        (pl.col("sign") == 0, "drop", "tie"),
+        ((pl.col("label") == "tie").fill_null(False), "drop", "tie"),
         (few, "drop", "few_votes"),
+        (pl.col("sign") == 0, "drop", "tie"),
         (ahead & (pl.col("margin") >= config.keep_margin), "keep", "majority_agrees"),
         (ahead, "soften", "small_margin"),
         (behind & (pl.col("margin") <= -config.flip_margin), "flip", "majority_disagrees"),

@@ -9,8 +9,9 @@ def value(successes: int, n: int, stop_at: int) -> float:
     """Unbiased estimate of the success probability from `n` counted draws.
 
     Where sampling stopped at the `stop_at`-th success (inverse binomial sampling), (r-1)/(n-1)
-    (Girshick, Mosteller and Savage 1946); where it ran to its cap, the share. `stop_at` 0 or 1:
-    no stopping rule that needs correcting, the share.
+    (Girshick, Mosteller and Savage 1946); where it ran to its cap, the share. `stop_at` 0: no
+    stopping, the share. `stop_at` 1 leaves no unbiased estimate but 1 at the first draw and 0
+    else: the share is given, which leans high.
     """
     if n < 1:
         raise ValueError("a value needs at least one draw")

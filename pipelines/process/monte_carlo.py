@@ -39,7 +39,7 @@ class ProcessConfig(Config):
     k: Annotated[int, Field(ge=1, le=1024)] = 8
     """Most continuations of a prefix."""
     stop_at: Annotated[int, Field(ge=0)] = 2
-    """Stop sampling a prefix at this many successes; 0: always draw k."""
+    """Stop sampling a prefix at this many successes; 0: always draw k. 1 makes values lean high."""
     splitter: Splitter = "lines"
     """What ends a step."""
     per_prompt: Annotated[int, Field(ge=1)] = 8
@@ -110,13 +110,17 @@ async def label_steps(
 
     async def draw(
         prompt: Prompt, trajectory: Trajectory, prefix: str, position: int, index: int
-    ) -> Rollout:
+    ) -> Rollout | BadReply:
         request = Request(prompt.messages, sampling, index, prefix)
-        reply = await engine.complete(request)
-        answer = final_answer(prefix + reply.text)
+        try:
+            reply = await engine.complete(request)
+        except BadReply as error:
+            return error
+        cut = reply.finish_reason == "length"
+        answer = final_answer(prefix + reply.text, cut=cut)
         outcome: Literal["right", "wrong", "unparsed", "truncated"]
         if answer is None:
-            outcome = "truncated" if reply.finish_reason == "length" else "unparsed"
+            outcome = "truncated" if cut else "unparsed"
         else:
             assert prompt.reference is not None and prompt.verifier is not None
             right = equal(answer, prompt.reference, prompt.verifier)
@@ -134,8 +138,12 @@ async def label_steps(
 
     async def sample(
         prompt: Prompt, trajectory: Trajectory, prefix: str, position: int
-    ) -> list[Rollout]:
-        """Draw in waves just large enough to reach the stopping rule, so none is drawn in vain."""
+    ) -> list[Rollout] | BadReply:
+        """Draw in waves just large enough to reach the stopping rule, so none is drawn in vain.
+
+        The first draw without an answer is what the prefix comes to, whichever came first in time:
+        a resumed run gives the same.
+        """
         rollouts: list[Rollout] = []
         while len(rollouts) < config.k:
             successes = sum(r.outcome == "right" for r in rollouts)
@@ -145,36 +153,42 @@ async def label_steps(
                     break
                 wanted = min(wanted, config.stop_at - successes)
             first = len(rollouts)
-            rollouts += await bounded(
+            wave = await bounded(
                 lambda index: draw(prompt, trajectory, prefix, position, index),
                 range(first, first + wanted),
                 wanted,
             )
+            for drawn in wave:
+                if isinstance(drawn, BadReply):
+                    return drawn
+                rollouts.append(drawn)
         return rollouts
 
     async def label(
         item: tuple[Prompt, Response, Trajectory],
     ) -> tuple[list[Rollout], StepLabels] | Reject:
         prompt, response, trajectory = item
-        answer = final_answer(response.text)
+        ended = response.finish_reason == "stop"
+        answer = final_answer(response.text, cut=not ended)
         final_right = None
         if answer is not None and prompt.reference is not None and prompt.verifier is not None:
             final_right = equal(answer, prompt.reference, prompt.verifier)
-        ended = response.finish_reason == "stop"
         sampled = len(trajectory.steps) - 1 if ended else len(trajectory.steps)
-        try:
-            per_step = await bounded(
-                lambda t: sample(prompt, trajectory, response.text[: trajectory.ends[t]], t + 1),
-                range(sampled),
-                max(1, sampled),
-            )
-        except BadReply as error:
-            advance(1, 0)
-            return Reject(unit=response.id, stage=NAME, code=error.code, detail=error.detail[:500])
+        done = await bounded(
+            lambda t: sample(prompt, trajectory, response.text[: trajectory.ends[t]], t + 1),
+            range(sampled),
+            max(1, sampled),
+        )
+        advance(1, 0)
+        per_step: list[list[Rollout]] = []
+        for drawn in done:
+            if isinstance(drawn, BadReply):
+                code, detail = drawn.code, drawn.detail[:500]
+                return Reject(unit=response.id, stage=NAME, code=code, detail=detail)
+            per_step.append(drawn)
         steps = [_estimate(rollouts, config.stop_at) for rollouts in per_step]
         if ended:
             steps.append(_final(final_right))
-        advance(1, 0)
         first_error = next((t for t, step in enumerate(steps) if step.label == "wrong"), None)
         columns = zip(_Step._fields, zip(*steps, strict=True), strict=True)
         labels = StepLabels(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Literal
 
@@ -44,3 +45,9 @@ def split(response: Response, splitter: Splitter) -> Trajectory | None:
         starts=tuple(starts),
         ends=tuple(ends),
     )
+
+
+def completions(response: Response, trajectory: Trajectory) -> tuple[str, ...]:
+    """The response cut at the steps' ends: joined, the pieces are the response exactly."""
+    cuts = (0, *trajectory.ends)
+    return tuple(response.text[a:b] for a, b in itertools.pairwise(cuts))

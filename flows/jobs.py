@@ -1,0 +1,350 @@
+"""The jobs of a run: which stages there are and what feeds what.
+
+Shards stay aligned: shard i of responses, verdicts, step labels, pairs, votes and decisions is made
+from shard i of the prompts, so a unit of work needs one shard of each in memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from flows.runner import Run, Step, ask, check_failures, digests, stage, units, whole
+from pipelines import generate, ingest, judge, pairs, verify
+from pipelines.config import Advance, Config
+from pipelines.consistency import decide
+from pipelines.emit import emit
+from pipelines.emit.card import PlanFacts
+from pipelines.journal import Journaled
+from pipelines.process import monte_carlo
+from pipelines.store import Draft, Output, Published
+from schemas.errors import UserError
+from schemas.records import (
+    Decision,
+    Pair,
+    Prompt,
+    Reject,
+    Response,
+    Rollout,
+    StepLabels,
+    Trajectory,
+    Vote,
+)
+
+Job = Literal["curate", "train", "all"]
+
+
+def run_job(run: Run, job: Job) -> None:
+    """Do a job's stages in order; what is published already is passed over."""
+    dataset = curate(run)
+    if job == "curate":
+        return
+    if run.plan.train is None:
+        if job == "train":
+            raise UserError("the plan trains nothing; add [train.reward] or [train.steps]")
+        return
+    # torch is loaded for these alone
+    from flows.learning import evaluate_models, train_models
+
+    models = train_models(run, dataset)
+    if run.plan.evaluate is not None:
+        evaluate_models(run, dataset, models)
+
+
+def curate(run: Run) -> Published:
+    """Prompts to an emitted dataset."""
+    plan = run.plan
+    prompts = ingest_prompts(run, "ingest", plan.prompts)
+    responses = generate_responses(run, "generate", plan.generate, prompts, plan.seed)
+    verdicts = verify_responses(run, "verify", prompts, responses)
+    labels = _process(run, prompts, responses) if plan.process is not None else None
+    paired = _pair(run, prompts, responses, verdicts, labels)
+    votes = _judge(run, paired, responses, verdicts, labels)
+    decisions = _decide(run, paired, votes)
+    return _emit(run, prompts, responses, verdicts, labels, paired, votes, decisions)
+
+
+def settings(config: Config, *without: str) -> dict[str, Any]:
+    """A config as a digest sees it: without addresses, whose content is an input of its own."""
+    return config.model_dump(mode="json", exclude=set(without))
+
+
+def ingest_prompts(run: Run, name: str, config: ingest.Config) -> Published:
+    """Read prompt files into shards of `shard_rows` prompts."""
+    step = Step(
+        name,
+        ingest.NAME,
+        ingest.VERSION,
+        {**settings(config, "paths"), "shard_rows": run.plan.shard_rows},
+        ingest.inputs_digest(config),
+    )
+
+    def work(draft: Draft, advance: Advance) -> int:
+        count = 0
+        for good, bad in ingest.ingest(config, run.plan.shard_rows):
+            output: Output = {
+                "prompts": (Prompt, Prompt.to_table(good)),
+                "rejects": (Reject, Reject.to_table(bad)),
+            }
+
+            def one(unit: int = count, output: Output = output, size: int = len(good)) -> None:
+                draft.write(unit, output, {"rows": size})
+
+            run.call(f"{name}-{count:05d}", one)
+            advance(len(good) + len(bad), 0)
+            count += 1
+        return count
+
+    return stage(run, step, work, lambda: 0)
+
+
+def generate_responses(
+    run: Run,
+    name: str,
+    config: generate.GenerateConfig,
+    prompts: Published,
+    seed: int,
+) -> Published:
+    """Sample responses to every prompt."""
+    engine = run.engines[config.engine]
+    step = Step(
+        name,
+        generate.NAME,
+        generate.VERSION,
+        settings(config, "engine"),
+        digests(prompts=prompts),
+        engine,
+        _price(run, config.engine),
+    )
+
+    def work(unit: int, advance: Advance) -> tuple[Output, dict[str, Any]]:
+        asked = list(Prompt.from_table(prompts.shard("prompts", unit)))
+        good, bad = ask(
+            engine, lambda opened: generate.generate(asked, opened, config, seed, advance)
+        )
+        check_failures(run, engine, name, bad, len(asked) * config.samples)
+        output: Output = {
+            "responses": (Response, Response.to_table(good)),
+            "rejects": (Reject, Reject.to_table(bad)),
+        }
+        tokens = sum(response.completion_tokens for response in good)
+        return output, {
+            "rows": len(good) + len(bad),
+            "prompt_tokens": sum(response.prompt_tokens for response in good),
+            "completion_tokens": tokens,
+        }
+
+    total = prompts.manifest.rows("prompts") * config.samples
+    return stage(run, step, units(run, step, prompts.shards(), work), lambda: total, seed)
+
+
+def verify_responses(run: Run, name: str, prompts: Published, responses: Published) -> Published:
+    """Check final answers and constraints."""
+    config = run.plan.verify
+    step = Step(
+        name,
+        verify.NAME,
+        verify.VERSION,
+        settings(config),
+        digests(prompts=prompts, responses=responses),
+    )
+
+    def work(unit: int, advance: Advance) -> tuple[Output, dict[str, Any]]:
+        asked = list(Prompt.from_table(prompts.shard("prompts", unit)))
+        answered = list(Response.from_table(responses.shard("responses", unit)))
+        votes, bad = verify.verify(asked, answered, config)
+        advance(len(answered), 0)
+        output: Output = {
+            "votes": (Vote, Vote.to_table(votes)),
+            "rejects": (Reject, Reject.to_table(bad)),
+        }
+        return output, {"rows": len(answered)}
+
+    total = responses.manifest.rows("responses")
+    return stage(run, step, units(run, step, prompts.shards(), work), lambda: total)
+
+
+def _process(run: Run, prompts: Published, responses: Published) -> Published:
+    config = run.plan.process
+    assert config is not None
+    engine = run.engines[config.engine]
+    step = Step(
+        "process",
+        monte_carlo.NAME,
+        monte_carlo.VERSION,
+        settings(config, "engine"),
+        digests(prompts=prompts, responses=responses),
+        engine,
+        _price(run, config.engine),
+    )
+
+    def work(unit: int, advance: Advance) -> tuple[Output, dict[str, Any]]:
+        asked = list(Prompt.from_table(prompts.shard("prompts", unit)))
+        answered = list(Response.from_table(responses.shard("responses", unit)))
+
+        async def label(opened: Journaled) -> monte_carlo.Labelled:
+            return await monte_carlo.label_steps(
+                asked, answered, opened, config, run.plan.seed, advance
+            )
+
+        done = ask(engine, label)
+        check_failures(run, engine, "process", done.rejects, len(answered))
+        output: Output = {
+            "trajectories": (Trajectory, Trajectory.to_table(done.trajectories)),
+            "rollouts": (Rollout, Rollout.to_table(done.rollouts)),
+            "step_labels": (StepLabels, StepLabels.to_table(done.labels)),
+            "rejects": (Reject, Reject.to_table(done.rejects)),
+        }
+        return output, {
+            "rows": len(answered),
+            "rollouts": len(done.rollouts),
+            "completion_tokens": sum(r.completion_tokens for r in done.rollouts),
+        }
+
+    total = responses.manifest.rows("responses")
+    return stage(run, step, units(run, step, prompts.shards(), work), lambda: total)
+
+
+def _pair(
+    run: Run,
+    prompts: Published,
+    responses: Published,
+    verdicts: Published,
+    labels: Published | None,
+) -> Published:
+    config = run.plan.pairs
+    step = Step(
+        "pairs",
+        pairs.NAME,
+        pairs.VERSION,
+        settings(config),
+        digests(prompts=prompts, responses=responses, verdicts=verdicts, labels=labels),
+    )
+
+    def work(unit: int, advance: Advance) -> tuple[Output, dict[str, Any]]:
+        asked = prompts.shard("prompts", unit)
+        made, bad = pairs.pair_up(
+            asked,
+            responses.shard("responses", unit),
+            verdicts.shard("votes", unit),
+            labels.shard("step_labels", unit) if labels else None,
+            config,
+            run.plan.seed,
+        )
+        advance(len(asked), 0)
+        return {"pairs": (Pair, made), "rejects": (Reject, bad)}, {"rows": len(asked)}
+
+    total = prompts.manifest.rows("prompts")
+    return stage(run, step, units(run, step, prompts.shards(), work), lambda: total)
+
+
+def _judge(
+    run: Run,
+    paired: Published,
+    responses: Published,
+    verdicts: Published,
+    labels: Published | None,
+) -> Published:
+    config = run.plan.judge
+    step = Step(
+        "judge",
+        judge.NAME,
+        judge.VERSION,
+        settings(config),
+        digests(pairs=paired, responses=responses, verdicts=verdicts, labels=labels),
+    )
+
+    def work(unit: int, advance: Advance) -> tuple[Output, dict[str, Any]]:
+        compared = paired.shard("pairs", unit)
+        votes = judge.judge(
+            compared,
+            responses.shard("responses", unit),
+            verdicts.shard("votes", unit),
+            labels.shard("step_labels", unit) if labels else None,
+            config,
+        )
+        advance(len(compared), 0)
+        return {"votes": (Vote, votes)}, {"rows": len(compared)}
+
+    total = paired.manifest.rows("pairs")
+    return stage(run, step, units(run, step, paired.shards(), work), lambda: total)
+
+
+def _decide(run: Run, paired: Published, votes: Published) -> Published:
+    config = run.plan.decide
+    step = Step(
+        "decide",
+        decide.NAME,
+        decide.VERSION,
+        settings(config),
+        digests(pairs=paired, votes=votes),
+    )
+
+    def work(unit: int, advance: Advance) -> tuple[Output, dict[str, Any]]:
+        compared = paired.shard("pairs", unit)
+        decisions = decide.decide(compared, votes.shard("votes", unit), config)
+        advance(len(compared), 0)
+        return {"decisions": (Decision, decisions)}, {"rows": len(compared)}
+
+    total = paired.manifest.rows("pairs")
+    return stage(run, step, units(run, step, paired.shards(), work), lambda: total)
+
+
+def _emit(
+    run: Run,
+    prompts: Published,
+    responses: Published,
+    verdicts: Published,
+    labels: Published | None,
+    paired: Published,
+    votes: Published,
+    decisions: Published,
+) -> Published:
+    config = run.plan.emit
+    upstream = (prompts, responses, verdicts, labels, paired)
+    step = Step(
+        "emit",
+        emit.NAME,
+        emit.VERSION,
+        settings(config),
+        digests(
+            prompts=prompts,
+            responses=responses,
+            verdicts=verdicts,
+            labels=labels,
+            pairs=paired,
+            votes=votes,
+            decisions=decisions,
+        ),
+    )
+
+    total = decisions.manifest.rows("decisions")
+    nothing = StepLabels.arrow_schema().empty_table(), Trajectory.arrow_schema().empty_table()
+
+    def work(draft: Draft, advance: Advance) -> tuple[Output, dict[str, Any]]:
+        split = (labels.table("step_labels"), labels.table("trajectories")) if labels else nothing
+        counts = emit.emit(
+            config,
+            emit.Tables(
+                prompts=prompts.table("prompts"),
+                responses=responses.table("responses"),
+                pairs=paired.table("pairs"),
+                votes=votes.table("votes"),
+                decisions=decisions.table("decisions"),
+                step_labels=split[0],
+                trajectories=split[1],
+                rejects=tuple(output.table("rejects") for output in upstream if output),
+            ),
+            draft.files(),
+            PlanFacts(
+                engines={e.identity.digest: e.identity.as_dict() for e in run.engines.values()}
+            ),
+        )
+        advance(total, 0)
+        return {}, counts
+
+    return stage(run, step, whole(run, step, work), lambda: total)
+
+
+def _price(run: Run, engine: str) -> float:
+    """Money a token written by an engine of the plan costs."""
+    return float(getattr(run.plan.engines[engine], "price_completion", 0.0)) / 1e6

@@ -1,0 +1,246 @@
+"""The plan: one TOML file, validated whole before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+import types
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pipelines.engines.vllm import VLLMConfig
+from pydantic import BaseModel, Field, ValidationError
+
+from pipelines.config import Config
+from pipelines.consistency.decide import DecideConfig
+from pipelines.emit.emit import Config as EmitConfig
+from pipelines.engines.local import LocalConfig
+from pipelines.engines.openai import OpenAIConfig
+from pipelines.engines.scripted import ScriptedConfig
+from pipelines.evaluation.evaluate import EvaluateConfig
+from pipelines.generate import GenerateConfig
+from pipelines.ingest import Config as IngestConfig
+from pipelines.judge import JudgeConfig
+from pipelines.pairs import PairsConfig
+from pipelines.process.monte_carlo import ProcessConfig
+from pipelines.training.config import RewardConfig, StepsConfig
+from pipelines.verify import Config as VerifyConfig
+from schemas.errors import PlanError
+
+EngineConfig = Annotated[
+    LocalConfig | OpenAIConfig | ScriptedConfig | VLLMConfig, Field(discriminator="kind")
+]
+
+
+class TrainPlan(Config):
+    """What is trained on the emitted dataset."""
+
+    reward: RewardConfig | None = None
+    """A scalar reward model, Bradley-Terry with soft targets."""
+    steps: StepsConfig | None = None
+    """A process reward model: a head on every step's end, with soft targets."""
+
+
+class EvaluatePlan(Config):
+    """How what was trained is tested on fresh prompts."""
+
+    prompts: IngestConfig
+    """Fresh prompts; none of them may be among the plan's own."""
+    generate: GenerateConfig
+    """How the policy answers them."""
+    seeds: Annotated[int, Field(ge=1, le=100)] = 1
+    """How many times the policy answers them all, each time with other randomness."""
+    step_checker: Literal["word_problems"] | None = None
+    """Checker that knows the true first error of the bundled word problems; none: no step figures."""
+    metrics: EvaluateConfig = EvaluateConfig()
+    """What is computed."""
+
+
+class Plan(Config):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    """Name of the plan: lower-case letters, digits and hyphens."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """All randomness of the run follows from it."""
+    shard_rows: Annotated[int, Field(ge=1)] = 1000
+    """Prompts a shard; a shard is the unit of work of a Prefect task and of a resume."""
+    failure_limit: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Largest share of a shard's requests that may get no usable answer before the run stops."""
+    prompts: IngestConfig
+    """Where the prompts come from."""
+    engines: Annotated[dict[str, EngineConfig], Field(min_length=1)]
+    """Who answers, by name."""
+    generate: GenerateConfig
+    """Sample responses."""
+    verify: VerifyConfig = VerifyConfig()
+    """Check final answers and constraints by code."""
+    process: ProcessConfig | None = None
+    """Label steps by rollouts; none: no step labels."""
+    pairs: PairsConfig = PairsConfig()
+    """Choose what is compared."""
+    judge: JudgeConfig = JudgeConfig()
+    """Who votes."""
+    decide: DecideConfig = DecideConfig()
+    """Turn votes into decisions."""
+    emit: EmitConfig
+    """Write the dataset."""
+    train: TrainPlan | None = None
+    """Train reward models on it; none: stop at the dataset."""
+    evaluate: EvaluatePlan | None = None
+    """Test them; none: no evaluation."""
+
+
+def load(path: Path) -> Plan:
+    """Read and validate a plan; paths in it are taken from the plan's folder.
+
+    Raises PlanError with one line for the first problem and the count of the others.
+    """
+    try:
+        raw = tomllib.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise PlanError(f"{path}: no such plan; the bundled one is data/plans/demo.toml") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise PlanError(f"{path}: {error.strerror}; name a TOML file") from None
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise PlanError(f"{path}: not TOML: {error}") from None
+    try:
+        # As JSON, so that types are strict but TOML's arrays are taken for tuples.
+        plan = Plan.model_validate_json(json.dumps(raw, default=str))
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise PlanError(f"{path}: {_words(problems[0])}{more}") from None
+    plan = _absolute(plan, path.parent.absolute())
+    _cross_check(path, plan)
+    return plan
+
+
+def _words(problem: Any) -> str:
+    """One problem of pydantic's, in a plan writer's words."""
+    where, siblings = _locate(problem["loc"])
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(where.rpartition(".")[2], siblings, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(siblings)}"
+        return f"{where}: unknown key; {hint}"
+    if kind == "missing":
+        return f"{where}: missing; add it (`prefinery plan schema` explains every key)"
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        return (
+            f"{where}.kind: must be one of {problem['ctx'].get('expected_tags', 'the kinds')}"
+            if (kind == "union_tag_invalid")
+            else f"{where}.kind: missing; one of 'local', 'openai', 'scripted', 'vllm'"
+        )
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    found = json.dumps(problem["input"], default=str)
+    return f"{where}: {message}, not {found if len(found) < 80 else found[:77] + '...'}"
+
+
+def _locate(loc: tuple[int | str, ...]) -> tuple[str, list[str]]:
+    """A problem's place as a dotted key, and the keys that are known there."""
+    kind: Any = Plan
+    shown: list[str] = []
+    siblings: list[str] = []
+    for part in loc:
+        model = _model(kind, part)
+        if model is not None:
+            siblings = list(model.model_fields)
+            info = model.model_fields.get(str(part))
+            kind = info.annotation if info else None
+            shown.append(str(part))
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+            shown.append(str(part))
+        elif (tagged := _tagged(kind, part)) is not None:
+            kind = tagged  # the tag of a union: no key of the plan's
+        else:
+            shown.append(str(part))
+    return ".".join(shown), siblings
+
+
+def _model(kind: Any, part: int | str) -> type[BaseModel] | None:
+    for option in _options(kind):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option if _tagged(kind, part) is None else None
+    return None
+
+
+def _tagged(kind: Any, part: int | str) -> Any:
+    """The member of a union told apart by `kind` whose tag this is."""
+    options = [o for o in _options(kind) if isinstance(o, type) and issubclass(o, BaseModel)]
+    if len(options) < 2:
+        return None
+    for option in options:
+        if part in get_args(option.model_fields["kind"].annotation):
+            return option
+    return None
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    if get_origin(kind) is Annotated:
+        return _options(get_args(kind)[0])
+    if get_origin(kind) in (Union, types.UnionType):
+        return get_args(kind)
+    return (kind,)
+
+
+def _absolute(plan: Plan, base: Path) -> Plan:
+    """Paths made absolute; a model that is no folder there stays a Hub name."""
+
+    def files(config: IngestConfig) -> IngestConfig:
+        return config.model_copy(update={"paths": tuple(str(base / p) for p in config.paths)})
+
+    def folder(name: str) -> str:
+        local = name.startswith((".", "/", "~")) or (base / name).exists()
+        return str((base / Path(name).expanduser()).resolve()) if local else name
+
+    engines: dict[str, Any] = {}
+    for name, engine in plan.engines.items():
+        update: dict[str, Any] = {}
+        if isinstance(engine, LocalConfig | VLLMConfig):
+            update["model"] = folder(engine.model)
+        if isinstance(engine, OpenAIConfig) and engine.template is not None:
+            update["template"] = str(base / engine.template)
+        if isinstance(engine, ScriptedConfig) and engine.ask_log is not None:
+            update["ask_log"] = str(base / engine.ask_log)
+        engines[name] = engine.model_copy(update=update)
+    update = {"prompts": files(plan.prompts), "engines": engines}
+    if plan.train is not None:
+        trained = {
+            name: config.model_copy(update={"base": folder(config.base)})
+            for name in ("reward", "steps")
+            if (config := getattr(plan.train, name)) is not None
+        }
+        update["train"] = plan.train.model_copy(update=trained)
+    if plan.evaluate is not None:
+        update["evaluate"] = plan.evaluate.model_copy(
+            update={"prompts": files(plan.evaluate.prompts)}
+        )
+    return plan.model_copy(update=update)
+
+
+def _cross_check(path: Path, plan: Plan) -> None:
+    """What no single key can say."""
+    askers = {"generate": plan.generate.engine}
+    if plan.process is not None:
+        askers["process"] = plan.process.engine
+    if plan.evaluate is not None:
+        askers["evaluate.generate"] = plan.evaluate.generate.engine
+    for where, engine in askers.items():
+        if engine not in plan.engines:
+            known = ", ".join(sorted(plan.engines))
+            raise PlanError(f"{path}: {where}.engine: no engine {engine!r}; there are: {known}")
+    if plan.evaluate is not None and plan.train is None:
+        raise PlanError(f"{path}: evaluate: nothing is trained; add [train.reward] or drop it")
+    if plan.train is not None and plan.train.steps is not None and plan.process is None:
+        raise PlanError(f"{path}: train.steps: needs step labels; add [process]")
+    if (
+        "step_values" in plan.judge.judges
+        and plan.process is None
+        and "judges" in (plan.judge.model_fields_set)
+    ):
+        raise PlanError(f"{path}: judge.judges: 'step_values' needs [process]")

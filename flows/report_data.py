@@ -1,0 +1,409 @@
+"""Collect what a run's report shows from its published outputs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TypeVar
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flows import charts, runs
+from flows.report import (
+    EngineUsed,
+    Evaluation,
+    Figure,
+    Group,
+    PairRow,
+    Place,
+    Reliability,
+    ReportData,
+    StageCount,
+    StageDigest,
+    StepPositions,
+)
+from pipelines.store import Published, Store
+from schemas.record import Record
+from schemas.records import Decision, Pair, Prompt, Reject, Response, StepLabels, Vote
+
+R = TypeVar("R", bound=Record)
+
+READ_EACH = 3
+"""Pairs shown of every group."""
+EXAMPLES = 3
+"""Rejects shown of every stage and code."""
+BINS = 20
+
+MEANING = {
+    "policy_accuracy": "share of the policy's answers that are right",
+    "best_of_8_accuracy": "share right when both models pick the best of 8",
+    "best_of_8_reward": "the same, picked by the reward model alone",
+    "best_of_8_steps": "the same, picked by the step model alone",
+    "oracle_best_of_8": "the same, picked by someone who knows the truth",
+    "pair_accuracy": "test pairs whose chosen response the reward model scores higher",
+    "first_error_f1": "finds the first wrong step: harmonic mean over wrong and right solutions",
+    "first_error_f1_chance": "the same by naming a step, or none, at random",
+    "first_error_f1_last_step": "the same by always naming the last step of a wrong solution",
+    "ece": "calibration error of the step model's probabilities",
+    "brier": "squared error of the step model's probabilities",
+    "ece_pairs": "calibration error of the reward model on pairs",
+}
+
+
+def figures(evaluation: Published | None) -> dict[str, float]:
+    """The means over all samplings of an evaluation's figures, the named ones first."""
+    if evaluation is None:
+        return {}
+    rows = evaluation.table("figures").to_pylist()
+    found = {row["name"]: row["value"] for row in rows if row["sampling"] is None}
+    return {name: found[name] for name in MEANING if name in found}
+
+
+def collect(store: Store, record: runs.RunRecord) -> ReportData:
+    """Everything that the page shows, of one run."""
+    made = dict(record.outputs(store))
+    plan_file = runs.folder(store, record.id) / "plan.toml"
+    labels = made.get("process")
+    decisions = _frame(made["decide"], "decisions") if "decide" in made else None
+    pairs_read = _pairs_to_read(made) if decisions is not None else ()
+    return ReportData(
+        plan_name=record.plan,
+        run_id=record.id,
+        plan_digest=record.id.rpartition("-")[2],
+        seed=next(iter(made.values())).manifest.seed,
+        engines=_engines(made),
+        places=_places(made),
+        next_steps=(
+            ("See every stage", f"prefinery show {record.id}"),
+            (
+                "Ask the tables",
+                f'prefinery query --run {record.id} "select * from decisions limit 5"',
+            ),
+            (
+                "Share the dataset",
+                f"prefinery push store/runs/{record.id}/dataset --repo ORG/NAME",
+            ),
+        ),
+        stages=tuple(_stages(made)),
+        step_values=_histogram(labels, "value"),
+        interval_widths=_widths(labels),
+        decision_probabilities=(
+            charts.Histogram.of(decisions["probability"].to_list(), 0.0, 1.0, BINS)
+            if decisions is not None and len(decisions)
+            else None
+        ),
+        label_sources=_label_sources(made),
+        positions=_positions(labels),
+        evaluation=_evaluation(made.get("evaluate")),
+        rows=pairs_read,
+        rejects=tuple(_examples(made)),
+        plan_text=plan_file.read_text("utf-8") if plan_file.exists() else "",
+        digests=tuple(
+            StageDigest(
+                stage=name,
+                version=str(out.manifest.version),
+                record=", ".join(sorted(set(out.manifest.records.values()) - {"Reject"})),
+                rows=sum(out.manifest.rows(t) for t in out.manifest.tables if t != "rejects"),
+                digest=out.manifest.digest,
+            )
+            for name, out in made.items()
+        ),
+    )
+
+
+def _engines(made: dict[str, Published]) -> tuple[EngineUsed, ...]:
+    roles: dict[str, list[str]] = {}
+    known: dict[str, dict[str, str]] = {}
+    for name, out in made.items():
+        who = out.manifest.engine
+        if who is not None:
+            key = f"{who['kind']}|{who['model']}|{who['revision']}"
+            known[key] = who
+            role = name.split(".")[0]
+            if role not in roles.setdefault(key, []):
+                roles[key].append(role)
+    return tuple(
+        EngineUsed(", ".join(roles[key]), who["kind"], who["model"], who["revision"][:12])
+        for key, who in known.items()
+    )
+
+
+def _places(made: dict[str, Published]) -> tuple[Place, ...]:
+    known = (
+        ("emit", "Dataset", "dataset", "Parquet for TRL, datasets, DuckDB, with its card"),
+        ("train.reward", "Reward model", "models/reward", "AutoModelForSequenceClassification"),
+        ("train.steps", "Step model", "models/steps", "a probability for every step"),
+    )
+    places = [Place(name, path, what) for stage, name, path, what in known if stage in made]
+    return (*places, Place("Store", "../..", "every stage's output, and the journal"))
+
+
+def _stages(made: dict[str, Published]) -> Iterable[StageCount]:
+    """The counts of every stage, in an order in which each follows what it took."""
+
+    def rows(stage: str, table: str) -> int:
+        return made[stage].manifest.rows(table)
+
+    def rejects(stage: str) -> dict[str, int]:
+        codes = made[stage].table("rejects")["code"].to_pylist()
+        return dict(Counter(codes).most_common())
+
+    if "ingest" in made:
+        lost = rejects("ingest")
+        prompts = rows("ingest", "prompts")
+        yield StageCount(
+            "ingest", "rows", prompts + sum(lost.values()), prompts, lost, made="prompts"
+        )
+    if "generate" in made:
+        samples = made["generate"].manifest.config["samples"]
+        yield StageCount(
+            "generate",
+            "prompts",
+            rows("ingest", "prompts"),
+            rows("generate", "responses"),
+            rejects("generate"),
+            made="responses",
+            each=samples,
+            after="ingest",
+        )
+    if "verify" in made:
+        responses = rows("generate", "responses")
+        yield StageCount(
+            "verify",
+            "responses",
+            responses,
+            responses - rows("verify", "rejects"),
+            rejects("verify"),
+            after="generate",
+            outcomes=_verdicts(made["verify"]),
+        )
+    if "process" in made:
+        yield StageCount(
+            "process",
+            "responses",
+            rows("generate", "responses"),
+            rows("process", "step_labels"),
+            rejects("process"),
+            made="labelled solutions",
+            after="generate",
+            note=f"{made['process'].manifest.facts.get('rollouts', 0):,} rollouts",
+        )
+    if "pairs" in made:
+        yield StageCount(
+            "pairs",
+            "prompts",
+            rows("ingest", "prompts"),
+            rows("pairs", "pairs"),
+            rejects("pairs"),
+            made="pairs",
+            each=None,
+            after="ingest",
+        )
+    if "decide" in made:
+        actions = _frame(made["decide"], "decisions")["action"].to_list()
+        yield StageCount(
+            "decide",
+            "pairs",
+            rows("pairs", "pairs"),
+            len(actions),
+            after="pairs",
+            outcomes=dict(Counter(actions).most_common()),
+        )
+    if "emit" in made:
+        facts = made["emit"].manifest.facts
+        splits = next(iter(facts["rows"].values()))
+        emitted = sum(splits.values())
+        kept = {"keep", "flip", "soften"}
+        stopped = {name: n for name, n in facts["pairs"].items() if name not in kept and n}
+        yield StageCount(
+            "emit",
+            "pairs",
+            rows("pairs", "pairs"),
+            emitted,
+            stopped,
+            after="decide",
+            outcomes=splits,
+        )
+
+
+def _verdicts(output: Published) -> dict[str, int]:
+    votes = _frame(output, "votes").filter(pl.col("judge") == "verifier")
+    named = votes.select(
+        pl.when(pl.col("value") == 1)
+        .then(pl.lit("right"))
+        .when(pl.col("value") == 0)
+        .then(pl.lit("wrong"))
+        .otherwise("reason")
+        .alias("verdict")
+    )
+    return dict(Counter(named["verdict"].to_list()).most_common())
+
+
+def _histogram(labels: Published | None, column: str) -> charts.Histogram | None:
+    if labels is None:
+        return None
+    values = _frame(labels, "step_labels")[column].explode().drop_nulls().to_list()
+    return charts.Histogram.of(values, 0.0, 1.0, BINS) if values else None
+
+
+def _widths(labels: Published | None) -> charts.Histogram | None:
+    if labels is None:
+        return None
+    sampled = (
+        _frame(labels, "step_labels")
+        .select(pl.col("low", "high", "source"))
+        .explode("low", "high", "source")
+        .filter(pl.col("source") == "rollouts")
+    )
+    widths = (sampled["high"] - sampled["low"]).to_list()
+    return charts.Histogram.of(widths, 0.0, 1.0, BINS) if widths else None
+
+
+def _label_sources(made: dict[str, Published]) -> dict[str, dict[str, int]]:
+    sources = {}
+    if "pairs" in made:
+        column = _frame(made["pairs"], "pairs")["label_source"].fill_null("none").to_list()
+        sources["pairs"] = dict(Counter(column).most_common())
+    if "process" in made:
+        steps = _frame(made["process"], "step_labels")["source"].explode().to_list()
+        sources["steps"] = dict(Counter(steps).most_common())
+    return sources
+
+
+def _positions(labels: Published | None) -> StepPositions | None:
+    if labels is None:
+        return None
+    frame = _frame(labels, "step_labels")
+    if not len(frame):
+        return None
+    most = int(frame["label"].list.len().max() or 0)
+    steps = frame.select("label", position=pl.int_ranges(pl.col("label").list.len())).explode(
+        "label", "position"
+    )
+    first = Counter(frame["first_error"].to_list())
+    labelled = Counter(steps.drop_nulls("label")["position"].to_list())
+    wrong = Counter(steps.filter(pl.col("label") == "wrong")["position"].to_list())
+    return StepPositions(
+        trajectories=len(frame),
+        no_error=first[None],
+        labelled=tuple(labelled[t] for t in range(most)),
+        wrong=tuple(wrong[t] for t in range(most)),
+        first_error=tuple(first[t] for t in range(most)),
+    )
+
+
+def _evaluation(output: Published | None) -> Evaluation | None:
+    if output is None:
+        return None
+    rows = output.table("figures").to_pylist()
+    samplings = sorted({row["sampling"] for row in rows if row["sampling"] is not None})
+    shown = []
+    for name, meaning in MEANING.items():
+        found = {row["sampling"]: row for row in rows if row["name"] == name}
+        if None not in found:
+            continue
+        # Where only one sampling was made its bootstrap interval says more than its range.
+        row = found[None] if len(samplings) > 1 else found[samplings[0]]
+        each = tuple(found[s]["value"] for s in samplings if s in found)
+        shown.append(
+            Figure(
+                name,
+                meaning,
+                row["value"],
+                row["low"],
+                row["high"],
+                each if len(each) == len(samplings) and len(samplings) > 1 else (),
+            )
+        )
+    curves: dict[str, list[charts.Point]] = {}
+    for row in output.table("curve").to_pylist():
+        point = charts.Point(row["n"], row["accuracy"], row["low"], row["high"])
+        curves.setdefault(row["scorer"], []).append(point)
+    bins: dict[str, list[charts.Bin]] = {}
+    for row in output.table("reliability").to_pylist():
+        right = round(row["share"] * row["count"])
+        bins.setdefault(row["of"], []).append(charts.Bin(row["confidence"], right, row["count"]))
+    several = len(samplings) > 1
+    return Evaluation(
+        about=f"{output.manifest.facts['rows']:,} fresh prompts, answered {len(samplings)} times",
+        command="prefinery show --json",
+        interval="lowest to highest of the samplings" if several else "bootstrap over prompts",
+        seeds=tuple(samplings),
+        figures=tuple(shown),
+        best_of_n=tuple(charts.Curve(name, tuple(points)) for name, points in curves.items()),
+        reliability=tuple(Reliability(name, tuple(found)) for name, found in bins.items()),
+    )
+
+
+def _pairs_to_read(made: dict[str, Published]) -> tuple[PairRow, ...]:
+    """A few pairs of every group, in the decisions' order."""
+    decisions = list(Decision.from_table(made["decide"].table("decisions")))
+    votes: dict[str, list[Vote]] = {}
+    for vote in Vote.from_table(made["judge"].table("votes")):
+        votes.setdefault(vote.unit, []).append(vote)
+    chosen: dict[str, Group] = {}
+    taken: Counter[str] = Counter()
+    for decision in decisions:
+        group = _group(decision, votes.get(decision.pair_id, []))
+        if taken[group] < READ_EACH:
+            taken[group] += 1
+            chosen[decision.pair_id] = group
+    pairs = _some(made["pairs"], "pairs", Pair, "id", set(chosen))
+    sides = {side for pair in pairs.values() for side in (pair.response_a, pair.response_b)}
+    responses = _some(made["generate"], "responses", Response, "id", sides)
+    prompts = _some(made["ingest"], "prompts", Prompt, "id", {p.prompt_id for p in pairs.values()})
+    steps: dict[str, StepLabels] = {}
+    if "process" in made:
+        found = _some(made["process"], "step_labels", StepLabels, "response_id", sides)
+        steps = {labels.response_id: labels for labels in found.values()}
+    return tuple(
+        PairRow(
+            group=chosen[decision.pair_id],
+            prompt=prompts[pair.prompt_id],
+            pair=pair,
+            a=responses[pair.response_a],
+            b=responses[pair.response_b],
+            votes=tuple(votes.get(pair.id, ())),
+            decision=decision,
+            steps_a=steps.get(pair.response_a),
+            steps_b=steps.get(pair.response_b),
+        )
+        for decision in decisions
+        if (pair := pairs.get(decision.pair_id)) is not None
+    )
+
+
+def _group(decision: Decision, votes: list[Vote]) -> Group:
+    values = [vote.value for vote in votes if vote.value]
+    if decision.action in ("drop", "route"):
+        return "dropped"
+    if min(values, default=0) < 0 < max(values, default=0):
+        return "disagreeing"
+    return "narrow" if decision.action == "soften" else "agreeing"
+
+
+def _some(
+    output: Published, table: str, record: type[R], column: str, wanted: set[str]
+) -> dict[str, R]:
+    """The wanted rows of a table, by id; the others are not read into Python."""
+    rows = output.table(table)
+    kept = rows.filter(pc.is_in(rows[column], pa.array(sorted(wanted), pa.string())))
+    return {row.id: row for row in record.from_table(kept)}
+
+
+def _examples(made: dict[str, Published]) -> Iterable[Reject]:
+    for name, out in made.items():
+        if "rejects" not in out.manifest.tables or name.startswith(("eval", "train")):
+            continue
+        frame = _frame(out, "rejects")
+        few = frame.group_by("code", maintain_order=True).head(EXAMPLES)
+        yield from Reject.from_table(few.select(frame.columns).to_arrow().cast(_REJECT))
+
+
+_REJECT = Reject.arrow_schema()
+
+
+def _frame(output: Published, table: str) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(output.table(table)))
