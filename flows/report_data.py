@@ -278,7 +278,7 @@ def _positions(labels: Published | None) -> StepPositions | None:
     frame = _frame(labels, "step_labels")
     if not len(frame):
         return None
-    most = int(frame["label"].list.len().max() or 0)
+    most = max(frame["label"].list.len().to_list())
     steps = frame.select("label", position=pl.int_ranges(pl.col("label").list.len())).explode(
         "label", "position"
     )

@@ -8,8 +8,9 @@ that column. Rows that end are skipped and cut out when they are many.
 A row draws its uniforms from its own Philox stream, by inverse CDF, so that what it draws does not
 depend on its neighbours. What is left of them is rounding: the same row in a batch of another shape
 gives logits that differ in the last bits. In float64 that is about 1e-14, so a draw that lands on
-the other side of a boundary takes some 10^13 tokens. In float32, bfloat16 or on a GPU it is not
-rare: there only the journal makes a resumed run equal to an unbroken one.
+the other side of a boundary takes some 10^13 tokens. In float32, bfloat16 or on a GPU, and with the
+few models for which transformers has only eager attention (it rounds to float32), it is not rare:
+there only the journal makes a resumed run equal to an unbroken one.
 """
 
 from __future__ import annotations
@@ -170,6 +171,8 @@ class Decoder:
         self.model = model
         self.capacity = capacity
         self.device = model.device
+        # Eager attention makes NaN of padding (its mask overflows the float32 of its softmax).
+        self.pads = model.config._attn_implementation != "eager"
         self.eos = np.array(sorted(eos), dtype=np.int64)
         self.stops = stops
         self.window = _Window()
@@ -197,7 +200,8 @@ class Decoder:
         prompts: set[tuple[int, ...]] = set()
         for row in sorted(rows, key=lambda r: (len(r.prompt), r.prompt)):
             more = len(prompts) + (row.prompt not in prompts)
-            if not groups or more * len(row.prompt) > PREFILL:
+            padded = bool(groups) and len(groups[-1][0].prompt) < len(row.prompt)
+            if not groups or more * len(row.prompt) > PREFILL or (padded and not self.pads):
                 groups.append([])
                 prompts = set()
             groups[-1].append(row)

@@ -47,7 +47,8 @@ class LocalConfig(Config):
     max_context: Annotated[int, Field(ge=2)] | None = None
     """Most tokens of prompt and answer together; none: what the model was made for."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads of torch in this process; none: left as they are."""
+    """CPU threads of torch in this process; none: left as they are. Take 1 where other work keeps the
+    cores busy: threads that wait for each other there made a small model many times slower."""
 
 
 class LocalEngine:

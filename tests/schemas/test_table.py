@@ -188,16 +188,16 @@ def test_bounds_hold_inside_unions_and_lists() -> None:
 
 def test_other_columns_or_types_are_refused_by_name() -> None:
     table = Pair.to_table(PAIRS)
-    with pytest.raises(SchemaError, match="^Pair: columns differ from the record's: label$"):
+    with pytest.raises(SchemaError, match=r"^Pair: columns differ from the record's: label$"):
         validate(Pair, table.drop(["label"]))
-    with pytest.raises(SchemaError, match="^Pair: columns differ from the record's: more$"):
+    with pytest.raises(SchemaError, match=r"^Pair: columns differ from the record's: more$"):
         validate(Pair, table.append_column("more", pa.array([1, 2, 3])))
     index = table.schema.get_field_index("label")
     other = table.set_column(index, "label", pa.array([1, 2, 3]))
-    with pytest.raises(SchemaError, match="^Pair: columns differ from the record's: label$"):
+    with pytest.raises(SchemaError, match=r"^Pair: columns differ from the record's: label$"):
         validate(Pair, other)
     loose = pa.table(table.columns, schema=pa.schema([f.with_nullable(True) for f in table.schema]))
-    with pytest.raises(SchemaError, match="^Pair: columns differ from the record's: nullability$"):
+    with pytest.raises(SchemaError, match=r"^Pair: columns differ from the record's: nullability$"):
         validate(Pair, loose)
 
 
@@ -212,20 +212,24 @@ def test_a_bad_value_in_a_later_chunk_is_found() -> None:
 
 
 def test_with_ids_names_missing_and_unknown_columns() -> None:
-    bare = Pair.to_table(PAIRS).drop(["id", "label"]).append_column("colour", pa.array("rgb"[:3]))
+    bare = (
+        Pair.to_table(PAIRS)
+        .drop(["id", "label"])
+        .append_column("colour", pa.array(["r", "g", "b"]))
+    )
     with pytest.raises(
         SchemaError, match=r"^Pair: missing columns \['label'\], unknown columns \['colour'\]$"
     ):
-        with_ids(Pair, bare.slice(0, 1)) if len(bare) == 1 else with_ids(Pair, bare)
+        with_ids(Pair, bare)
 
 
 def test_with_ids_refuses_what_cannot_be_cast() -> None:
     bare = Pair.to_table(PAIRS).drop(["id"])
     index = bare.schema.get_field_index("label_source")
-    with pytest.raises(SchemaError, match="^Pair: columns cannot be cast: Unsupported cast"):
+    with pytest.raises(SchemaError, match=r"^Pair: columns cannot be cast: Unsupported cast"):
         with_ids(Pair, bare.set_column(index, "label_source", pa.array([[1]] * 3)))
     index = bare.schema.get_field_index("prompt_id")
-    with pytest.raises(SchemaError, match="^Pair: columns cannot be cast: .*'prompt_id'.*null"):
+    with pytest.raises(SchemaError, match=r"^Pair: columns cannot be cast: .*'prompt_id'.*null"):
         with_ids(Pair, bare.set_column(index, "prompt_id", pa.array(["p", None, "q"])))
 
 
@@ -291,11 +295,11 @@ def test_what_cannot_be_read_is_one_clear_line(table: pa.Table, line: str) -> No
 def test_a_changed_type_and_new_nulls_are_refused() -> None:
     table = Pair.to_table(PAIRS)
     index = table.schema.get_field_index("label")
-    with pytest.raises(SchemaError, match="^f: Pair.label is int64, this Prefinery reads string$"):
+    with pytest.raises(SchemaError, match=r"^f: Pair.label is int64, this Prefinery reads string$"):
         adapt(Pair, table.set_column(index, "label", pa.array([1, 2, 3])), "f")
     index = table.schema.get_field_index("response_a")
     nulls = table.set_column(index, "response_a", pa.array(["a", None, "b"]))
-    with pytest.raises(SchemaError, match="^f: Pair.response_a holds nulls$"):
+    with pytest.raises(SchemaError, match=r"^f: Pair.response_a holds nulls$"):
         adapt(Pair, nulls, "f")
 
 
