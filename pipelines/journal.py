@@ -161,7 +161,7 @@ class Journaled:
         self.replayed = 0
         self._digest = engine.identity.digest
         self._under_way: dict[tuple[bytes, int], asyncio.Future[Reply]] = {}
-        self._unwritten: list[tuple[tuple[bytes, int], Outcome, asyncio.Future[Reply]]] = []
+        self._unwritten: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
 
     @property
@@ -184,9 +184,14 @@ class Journaled:
                 # Replies that came in while the run was being stopped were paid for: keep them.
                 await asyncio.shield(self._writer)
         finally:
+            left, self._unwritten = self._unwritten, []
             self._writer = None
             self._under_way.clear()
-            await self.engine.__aexit__(*exc)
+            try:
+                if left:  # an interrupt that ends the loop ends the writer too
+                    self.journal.put(self._rows(left))
+            finally:
+                await self.engine.__aexit__(*exc)
 
     async def complete(self, request: Request) -> Reply:
         """A kept reply, or a fresh one once it is durable. Raises BadReply as the engine did."""
@@ -231,11 +236,13 @@ class Journaled:
         """Commit what waits, in batches, until nothing does."""
         while self._unwritten:
             batch, self._unwritten = self._unwritten, []
-            rows = [(*key, self._digest, outcome) for key, outcome, _ in batch]
             try:
-                if not await asyncio.to_thread(self.journal.put, rows):
+                if not await asyncio.to_thread(self.journal.put, self._rows(batch)):
                     # What is used is what is durable, so that a resumed run gives the same.
                     batch = [(key, self.journal.get(*key) or own, f) for key, own, f in batch]
+            except asyncio.CancelledError:
+                self._unwritten = batch + self._unwritten
+                raise
             except Exception as error:
                 for key, _, future in batch:
                     self._under_way.pop(key, None)
@@ -247,6 +254,13 @@ class Journaled:
                     _fail(future, outcome)
                 else:
                     future.set_result(outcome)
+
+    def _rows(self, batch: list[_Waiting]) -> list[tuple[bytes, int, str, Outcome]]:
+        return [(*key, self._digest, outcome) for key, outcome, _ in batch]
+
+
+_Waiting = tuple[tuple[bytes, int], Outcome, asyncio.Future[Reply]]
+"""A request's key and sample, what it came to, and who waits for it."""
 
 
 def _fail(future: asyncio.Future[Reply], error: BaseException) -> None:

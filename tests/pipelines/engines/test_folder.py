@@ -77,8 +77,8 @@ def test_what_is_not_there_is_one_clear_line(tmp_path, model):
 
 def test_a_hub_id_is_found_in_the_cache_or_told(tmp_path, monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(EngineError) as caught:
         model_folder("someone/absent")
     assert str(caught.value).startswith(
