@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -36,6 +37,9 @@ def main() -> None:
     """Entry point: errors become one line and an exit code."""
     from schemas.errors import UserError
 
+    # Read when torch is loaded. Threads that spin while they wait for each other make decoding many
+    # times slower as soon as anything else wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.WARNING, format="prefinery: %(message)s", stream=sys.stderr)
     try:
         app()
