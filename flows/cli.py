@@ -40,13 +40,17 @@ def main() -> None:
     # Read when torch is loaded. Threads that spin while they wait for each other make decoding many
     # times slower as soon as anything else wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the run shows its own
     logging.basicConfig(level=logging.WARNING, format="prefinery: %(message)s", stream=sys.stderr)
     try:
         app()
     except UserError as error:
         print(f"prefinery: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        # Typer makes exit code 130 of an interrupt.
+        if isinstance(ended, SystemExit) and ended.code != 130:
+            raise
         print(
             "prefinery: stopped; what is finished is kept: the same command goes on from there",
             file=sys.stderr,
@@ -76,7 +80,7 @@ def _job(plan: Path, root: Path, job: Literal["curate", "train", "all"], as_json
     from flows.show import next_steps
 
     reporter = Reporter()
-    summary = session.start(plan, root, job, reporter, with_prefect(job, plan))
+    summary = session.start(plan, root, job, reporter, with_prefect(job, plan, reporter))
     if as_json:
         print(session.as_json(summary))
     next_steps(reporter, summary, root)
@@ -220,8 +224,9 @@ def deploy(
 ) -> None:
     """Serve a plan as a Prefect deployment with a schedule (needs PREFECT_API_URL)."""
     from flows.orchestrate import serve
+    from flows.progress import Reporter
 
-    serve(plan, root, job, cron)
+    serve(plan, root, job, cron, Reporter())
 
 
 @app.command()

@@ -6,6 +6,7 @@ from shard i of the prompts, so a unit of work needs one shard of each in memory
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Literal
 
 from flows.runner import Run, Step, ask, check_failures, digests, stage, units, whole
@@ -54,6 +55,7 @@ def curate(run: Run) -> Published:
     """Prompts to an emitted dataset."""
     plan = run.plan
     prompts = ingest_prompts(run, "ingest", plan.prompts)
+    _require_prompts(prompts)
     responses = generate_responses(run, "generate", plan.generate, prompts, plan.seed)
     verdicts = verify_responses(run, "verify", prompts, responses)
     labels = _process(run, prompts, responses) if plan.process is not None else None
@@ -61,6 +63,19 @@ def curate(run: Run) -> Published:
     votes = _judge(run, paired, responses, verdicts, labels)
     decisions = _decide(run, paired, votes)
     return _emit(run, prompts, responses, verdicts, labels, paired, votes, decisions)
+
+
+def _require_prompts(prompts: Published) -> None:
+    """Raise UserError where not one row could be used."""
+    if prompts.manifest.rows("prompts"):
+        return
+    codes = Counter(prompts.table("rejects")["code"].to_pylist())
+    code, count = codes.most_common(1)[0]
+    example = next(r for r in prompts.table("rejects").to_pylist() if r["code"] == code)
+    raise UserError(
+        f"ingest: none of {codes.total()} rows can be used, {count} times {code} "
+        f"({example['unit']}: {example['detail'][:120]}); mend the prompts or `columns`"
+    )
 
 
 def settings(config: Config, *without: str) -> dict[str, Any]:
@@ -94,7 +109,8 @@ def ingest_prompts(run: Run, name: str, config: ingest.Config) -> Published:
             count += 1
         return count
 
-    return stage(run, step, work, lambda: 0)
+    # No randomness: another seed reads the same prompts.
+    return stage(run, step, work, lambda: 0, seed=0)
 
 
 def generate_responses(

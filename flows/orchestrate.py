@@ -6,8 +6,10 @@ imported.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,33 +17,38 @@ from schemas.errors import UserError
 
 if TYPE_CHECKING:
     from flows.jobs import Job
+    from flows.progress import Reporter
     from flows.runner import Call
 
 Orchestrate = Callable[[Callable[["Call"], None]], None]
 
+PROBE_S = 5.0
+"""How long a Prefect server may take to say that it is there."""
 
-def with_prefect(job: Job, plan: Path) -> Orchestrate | None:
+
+def with_prefect(job: Job, plan: Path, reporter: Reporter) -> Orchestrate | None:
     """How to run a job's work as a flow, or None where no server is named."""
-    if not os.environ.get("PREFECT_API_URL"):
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
         return None
 
     def orchestrate(work: Callable[[Call], None]) -> None:
-        _quiet()
-        from prefect import flow
+        with _server(url, "or unset PREFECT_API_URL to run without Prefect"):
+            from flows.prefect_flows import run_here
 
-        from flows.prefect_flows import as_task
-
-        def run() -> None:
-            work(as_task)
-
-        flow(name=f"prefinery-{job}", flow_run_name=plan.stem, persist_result=False)(run)()
+            run_here(job, plan.stem, work, reporter)
 
     return orchestrate
 
 
-def serve(plan: Path, root: Path, job: Job, cron: str) -> None:
-    """Register the plan as a deployment and run it by its schedule until stopped."""
-    if not os.environ.get("PREFECT_API_URL"):
+def serve(plan: Path, root: Path, job: Job, cron: str, reporter: Reporter) -> None:
+    """Register the plan as a deployment and run it by its schedule until stopped.
+
+    Runs of one plan never overlap here: one that falls due during another waits for it, and then
+    finds what is left to do, which mostly is nothing.
+    """
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
         raise UserError(
             "deploy needs a Prefect server: start one with `prefect server start`, then set "
             "PREFECT_API_URL=http://127.0.0.1:4200/api"
@@ -49,32 +56,80 @@ def serve(plan: Path, root: Path, job: Job, cron: str) -> None:
     from flows.plan import load
 
     name = load(plan).name
-    _quiet()
-    from prefect.client.schemas.schedules import CronSchedule
-    from prefect.exceptions import PrefectException
-    from prefect.types.entrypoint import EntrypointType
+    with _server(url, "then deploy again"):
+        from prefect.client.schemas.schedules import CronSchedule
+        from prefect.types.entrypoint import EntrypointType
 
-    from flows.prefect_flows import FLOWS
+        from flows.prefect_flows import FLOWS
 
-    try:
-        CronSchedule(cron=cron)
-    except ValueError:
-        raise UserError(f"--cron {cron!r}: not five cron fields, such as '0 3 * * *'") from None
-    try:
-        FLOWS[job].serve(
+        try:
+            CronSchedule(cron=cron)
+        except ValueError:
+            raise UserError(f"--cron {cron!r}: not five cron fields, such as '0 3 * * *'") from None
+        flow = FLOWS[job]
+        reporter.say(f"serving {flow.name}/{name} at {cron!r} UTC from {url}; Ctrl-C ends it")
+        flow.serve(
             name=name,
             cron=cron,
             parameters={"plan": str(plan.absolute()), "root": str(root.absolute())},
-            limit=1,  # two runs of one plan would only wait for each other
+            limit=1,
+            print_starting_message=False,
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
-    except PrefectException as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{os.environ['PREFECT_API_URL']}: {first}") from error
+        reporter.say("stopped; the schedule is paused until the same command is given again")
+
+
+@contextmanager
+def _server(url: str, otherwise: str) -> Iterator[None]:
+    """Prefect, imported and kept quiet, at a server that answers; its troubles become one line."""
+    _quiet()
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectException
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    # Its own words about a run go to the server; ours are on the terminal already.
+    prefect = logging.getLogger("prefect")
+    prefect.addHandler(logging.NullHandler())
+    prefect.propagate = False
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client(sync_client=True, httpx_settings={"timeout": PROBE_S}) as client,
+    ):
+        trouble = client.api_healthcheck()
+    if trouble is not None:
+        raise UserError(
+            f"no Prefect server answers at {url} ({_short(trouble)}): start one with `prefect "
+            f"server start`, check that the address ends in /api, {otherwise}"
+        )
+    try:
+        yield
+    except (PrefectException, httpx.HTTPError) as error:
+        raise UserError(
+            f"the Prefect server at {url} failed ({_short(error)}); what is finished is kept: "
+            f"mend the server, {otherwise}"
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    """One line; of a status its number, as Prefect's text repeats the address."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return f"HTTP {status}"
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _quiet() -> None:
-    """No calls to the outside, and no tracebacks of ours told twice: the server has its log."""
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    """No calls to the outside; scheduled runs' processes read these too.
+
+    The console is for our lines: Prefect tells the server, with its own traceback of a failure.
+    Our warnings go to both.
+    """
+    for name, value in {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "pipelines,flows",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    }.items():
+        os.environ.setdefault(name, value)

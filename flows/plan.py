@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
 import types
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pipelines.engines.vllm import VLLMConfig
 from pydantic import BaseModel, Field, ValidationError
 
 from pipelines.config import Config
@@ -18,6 +18,7 @@ from pipelines.emit.emit import Config as EmitConfig
 from pipelines.engines.local import LocalConfig
 from pipelines.engines.openai import OpenAIConfig
 from pipelines.engines.scripted import ScriptedConfig
+from pipelines.engines.vllm import VLLMConfig
 from pipelines.evaluation.evaluate import EvaluateConfig
 from pipelines.generate import GenerateConfig
 from pipelines.ingest import Config as IngestConfig
@@ -101,17 +102,21 @@ def load(path: Path) -> Plan:
         raw = tomllib.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:
         raise PlanError(f"{path}: no such plan; the bundled one is data/plans/demo.toml") from None
-    except (IsADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise PlanError(f"{path}: {error.strerror}; name a TOML file") from None
     except UnicodeDecodeError as error:
         raise PlanError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also an integer of 5,000 digits
         raise PlanError(f"{path}: not TOML: {error}") from None
     try:
-        # As JSON, so that types are strict but TOML's arrays are taken for tuples.
-        plan = Plan.model_validate_json(json.dumps(raw, default=str))
+        # As JSON, so that types are strict but TOML's arrays are taken for tuples. No key takes a
+        # date: as an object, it is refused wherever it stands.
+        plan = Plan.model_validate_json(json.dumps(raw, default=lambda d: {"date": str(d)}))
     except ValidationError as error:
-        problems = error.errors(include_url=False)
+        # A misspelt key comes first: it is why the key that is meant is missing.
+        problems = sorted(
+            error.errors(include_url=False), key=lambda p: p["type"] != "extra_forbidden"
+        )
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise PlanError(f"{path}: {_words(problems[0])}{more}") from None
     plan = _absolute(plan, path.parent.absolute())
@@ -124,7 +129,7 @@ def _words(problem: Any) -> str:
     where, siblings = _locate(problem["loc"])
     kind = problem["type"]
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(where.rpartition(".")[2], siblings, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(problem["loc"][-1].lower(), siblings, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(siblings)}"
         return f"{where}: unknown key; {hint}"
     if kind == "missing":
@@ -159,7 +164,9 @@ def _locate(loc: tuple[int | str, ...]) -> tuple[str, list[str]]:
             kind = tagged  # the tag of a union: no key of the plan's
         else:
             shown.append(str(part))
-    return ".".join(shown), siblings
+    bare = re.compile(r"[A-Za-z0-9_-]+")
+    quoted = [part if bare.fullmatch(part) else json.dumps(part) for part in shown]
+    return ".".join(quoted) or "the plan", siblings
 
 
 def _model(kind: Any, part: int | str) -> type[BaseModel] | None:
@@ -195,8 +202,11 @@ def _absolute(plan: Plan, base: Path) -> Plan:
         return config.model_copy(update={"paths": tuple(str(base / p) for p in config.paths)})
 
     def folder(name: str) -> str:
-        local = name.startswith((".", "/", "~")) or (base / name).exists()
-        return str((base / Path(name).expanduser()).resolve()) if local else name
+        try:
+            local = name.startswith((".", "/", "~")) or (base / name).exists()
+            return str((base / Path(name).expanduser()).resolve()) if local else name
+        except (OSError, RuntimeError, ValueError) as error:
+            raise PlanError(f"model folder {name[:80]!r}: {error}") from None
 
     engines: dict[str, Any] = {}
     for name, engine in plan.engines.items():
@@ -236,6 +246,13 @@ def _cross_check(path: Path, plan: Plan) -> None:
             raise PlanError(f"{path}: {where}.engine: no engine {engine!r}; there are: {known}")
     if plan.evaluate is not None and plan.train is None:
         raise PlanError(f"{path}: evaluate: nothing is trained; add [train.reward] or drop it")
+    for kind in ("reward", "steps"):
+        config = getattr(plan.train, kind, None)
+        if config is not None and not (Path(config.base) / "config.json").is_file():
+            raise PlanError(
+                f"{path}: train.{kind}.base: {config.base} holds no config.json; name the folder "
+                "of a model"
+            )
     if plan.train is not None and plan.train.steps is not None and plan.process is None:
         raise PlanError(f"{path}: train.steps: needs step labels; add [process]")
     if (

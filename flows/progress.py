@@ -57,10 +57,14 @@ class Reporter:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(file=sys.stderr, highlight=False)
         self.bars = self.console.is_terminal
+        self.also: Callable[[str], None] | None = None
+        """Hears every line too: the log of a Prefect flow run."""
 
     def say(self, text: str) -> None:
         """One plain line."""
         self.console.print(text, markup=False, soft_wrap=True)
+        if self.also is not None:
+            self.also(text.strip())
 
     @contextmanager
     def stage(

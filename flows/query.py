@@ -55,6 +55,8 @@ def query(store: Store, run: RunRecord, sql: str) -> tuple[list[str], Iterator[t
         cursor = connection.execute(sql)
     except duckdb.Error as error:
         raise UserError(f"query: {' '.join(str(error).split())}") from None
+    if cursor is None:
+        raise UserError("query: nothing is asked; try: select * from decisions limit 5")
     columns = [column[0] for column in cursor.description or ()]
 
     def rows() -> Iterator[tuple[Any, ...]]:

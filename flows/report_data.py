@@ -170,14 +170,17 @@ def _stages(made: dict[str, Published]) -> Iterable[StageCount]:
         )
     if "verify" in made:
         responses = rows("generate", "responses")
+        # A response whose constraint cannot be checked has a verdict, and one reject a constraint:
+        # it is counted once, as rejected.
+        refused = _rejects(made["verify"])
         yield StageCount(
             "verify",
             "responses",
             responses,
-            responses - rows("verify", "rejects"),
-            rejects("verify"),
+            responses - len(refused),
+            dict(Counter(refused["code"].to_list()).most_common()),
             after="generate",
-            outcomes=_verdicts(made["verify"]),
+            outcomes=_verdicts(made["verify"], refused["unit"]),
         )
     if "process" in made:
         yield StageCount(
@@ -228,8 +231,15 @@ def _stages(made: dict[str, Published]) -> Iterable[StageCount]:
         )
 
 
-def _verdicts(output: Published) -> dict[str, int]:
-    votes = _frame(output, "votes").filter(pl.col("judge") == "verifier")
+def _rejects(output: Published) -> pl.DataFrame:
+    """A stage's rejects, one a unit."""
+    return _frame(output, "rejects").unique("unit", keep="first", maintain_order=True)
+
+
+def _verdicts(output: Published, refused: pl.Series) -> dict[str, int]:
+    votes = _frame(output, "votes").filter(
+        pl.col("judge") == "verifier", ~pl.col("unit").is_in(refused.implode())
+    )
     named = votes.select(
         pl.when(pl.col("value") == 1)
         .then(pl.lit("right"))
@@ -397,7 +407,7 @@ def _examples(made: dict[str, Published]) -> Iterable[Reject]:
     for name, out in made.items():
         if "rejects" not in out.manifest.tables or name.startswith(("eval", "train")):
             continue
-        frame = _frame(out, "rejects")
+        frame = _rejects(out)
         few = frame.group_by("code", maintain_order=True).head(EXAMPLES)
         yield from Reject.from_table(few.select(frame.columns).to_arrow().cast(_REJECT))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.store import Published, Store, explained, write_durably
-from schemas.errors import UserError
+from schemas.errors import StoreError, UserError
 
 
 @dataclass
@@ -72,8 +72,11 @@ def every(store: Store) -> list[RunRecord]:
     """All runs, last tried first."""
     records = []
     for path in (store.root / "runs").glob("*/run.json"):
-        with explained(path):
-            records.append(RunRecord(**json.loads(path.read_bytes())))
+        try:
+            with explained(path):
+                records.append(RunRecord(**json.loads(path.read_bytes())))
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{path}: damaged ({error}); move {path.parent} away") from error
     return sorted(records, key=lambda r: r.attempts[-1]["started"], reverse=True)
 
 

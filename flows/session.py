@@ -162,6 +162,12 @@ def rerender(store: Store, record: runs.RunRecord) -> Path:
 
     if not record.stages:
         raise UserError(f"{record.id}: nothing is published yet; go on with: prefinery run PLAN")
+    gone = set(record.stages) - {name for name, _ in record.outputs(store)}
+    if gone:
+        raise UserError(
+            f"{record.id}: the output of {', '.join(sorted(gone))} is gone from the store; "
+            "prefinery run PLAN makes it again"
+        )
     page = runs.folder(store, record.id) / "report.html"
     write_report(collect(store, record), page)
     return page

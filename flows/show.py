@@ -17,6 +17,7 @@ from flows.query import query
 from flows.session import Summary
 from flows.visible import plain
 from pipelines.store import Published, Store
+from schemas.errors import UserError
 
 SHOWN = 50
 
@@ -73,6 +74,9 @@ def print_query(root: Path, run_id: str, sql: str, as_json: bool) -> None:
     store = Store.open(root, create=False)
     columns, rows = query(store, runs.load(store, run_id), sql)
     if as_json:
+        if len(set(columns)) < len(columns):
+            twice = next(name for name in columns if columns.count(name) > 1)
+            raise UserError(f"query: two columns are named {twice!r}; tell them apart with `as`")
         for row in rows:
             print(json.dumps(dict(zip(columns, row, strict=True)), default=str))
         return

@@ -11,7 +11,12 @@ class Config(BaseModel):
     """A stage's settings. Unknown keys and wrong types are errors; all of it enters the digest."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        # Neither has a JSON form, so neither can be in a manifest.
+        allow_inf_nan=False,
     )
 
 

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pipelines.engines.base import Engine, Identity, Reply, Request, request_key
 from schemas.errors import BadReply, StoreError
@@ -29,6 +29,12 @@ create table if not exists replies (
 )
 """
 
+_AHEAD = 1024
+"""Requests to have under way beyond what the engine wants: those whose replies are being written."""
+_AT_ONCE = 1000
+"""Most rows a statement: SQLite takes 32,766 parameters, older ones fewer."""
+_FIELDS = tuple(field.name for field in fields(Reply))
+_encode = json.JSONEncoder().encode
 
 Outcome = Reply | BadReply
 """What a request came to."""
@@ -70,15 +76,22 @@ class Journal:
         False where another process had asked the same at the same moment: its reply stays, to be
         got with `get`.
         """
-        encoded = [
-            (key, sample, engine, _written(outcome)) for key, sample, engine, outcome in rows
-        ]
+        # One statement for many rows: each statement gives up the interpreter's lock and then waits
+        # for it, up to 5 ms where the event loop is busy.
+        pieces = [rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)]
+        statements = []
+        for piece in pieces:
+            places = ", ".join(["(?, ?, ?, ?)"] * len(piece))
+            values: list[Any] = []
+            for key, sample, engine, outcome in piece:
+                values += (key, sample, engine, _written(outcome))
+            statements.append((f"insert or ignore into replies values {places}", values))
+        added = 0
         with self._guard, _explained(self.path):
             self._connection.execute("begin immediate")
             try:
-                added = self._connection.executemany(
-                    "insert or ignore into replies values (?, ?, ?, ?)", encoded
-                ).rowcount
+                for statement, values in statements:
+                    added += self._connection.execute(statement, values).rowcount
                 self._connection.execute("commit")
             except BaseException:
                 if self._connection.in_transaction:
@@ -102,8 +115,8 @@ class Journal:
 
 def _written(outcome: Outcome) -> str:
     if isinstance(outcome, BadReply):
-        return json.dumps([outcome.code, outcome.detail])
-    return json.dumps([getattr(outcome, field.name) for field in fields(outcome)])
+        return _encode([outcome.code, outcome.detail])
+    return _encode([getattr(outcome, name) for name in _FIELDS])
 
 
 def _read(text: str) -> Outcome:
@@ -171,8 +184,8 @@ class Journaled:
 
     @property
     def concurrency(self) -> int:
-        """As the engine says."""
-        return self.engine.concurrency
+        """What the engine wants, and as many again as may wait for the disk meanwhile."""
+        return self.engine.concurrency + _AHEAD
 
     async def __aenter__(self) -> Self:
         await self.engine.__aenter__()
@@ -219,7 +232,7 @@ class Journaled:
         except BadReply as error:
             outcome = error
         except BaseException as error:
-            del self._under_way[key]
+            self._under_way.pop(key, None)
             if isinstance(error, asyncio.CancelledError):
                 future.cancel()
             else:

@@ -72,7 +72,10 @@ def files(paths: Sequence[str], format: str = "auto", split: str | None = None) 
     found: dict[Path, File] = {}
     for given in paths:
         path = Path(given)
-        matches = [path] if path.exists() else _glob(given)
+        try:
+            matches = [path] if path.exists() else _glob(given)
+        except OSError as error:
+            raise UserError(f"{given[:200]}: {error.strerror}; check the path") from error
         if not matches:
             raise UserError(f"no file matches {given}; check the path")
         for match in matches:

@@ -16,6 +16,9 @@ RECORD_KEY = b"prefinery.record"
 VERSION_KEY = b"prefinery.version"
 DOC_KEY = b"doc"
 
+# Building an encoder takes longer than encoding a row.
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
 
 def digest(*parts: Any) -> str:
     """Hash JSON-able parts to 32 hex digits (128 bits of SHA-256 over canonical JSON).
@@ -23,8 +26,7 @@ def digest(*parts: Any) -> str:
     Dictionary keys are sorted and text is hashed as UTF-8, so equal content gives an equal
     digest in every process and on every machine.
     """
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return hashlib.sha256(_canonical(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class Part(BaseModel):
@@ -80,7 +82,11 @@ class Record(Part):
     @classmethod
     def to_table(cls, records: Iterable[Self]) -> pa.Table:
         """Rows as an Arrow table, in the order given."""
-        rows = [{"id": record.id, **record.model_dump(mode="python")} for record in records]
+        rows = []
+        for record in records:
+            row = record.model_dump(mode="json")
+            row_id = record.__dict__.get("id") or cls.content_id(row)
+            rows.append({"id": row_id, **row})
         return pa.Table.from_pylist(rows, schema=cls.arrow_schema())
 
     @classmethod

@@ -43,14 +43,18 @@ def decide(pairs: pa.Table, votes: pa.Table, config: DecideConfig) -> pa.Table:
     judged = (
         pl.LazyFrame(pl.from_arrow(votes))
         .filter(pl.col("unit_kind") == "pair")
-        .sort("unit", "judge", "id")  # a float sum depends on its order: fix it
-        .group_by("unit", "judge", maintain_order=True)
-        .agg(pl.col("value").mean())
-        .group_by("unit", maintain_order=True)
-        .agg(
-            for_a=(pl.col("value") > 0).sum(),
-            for_b=(pl.col("value") < 0).sum(),
-            mean=pl.col("value").mean(),
+        # A float sum depends on its order, and Polars drops a sort before a sum: sorted lists are
+        # summed in their order.
+        .group_by("unit", "judge")
+        .agg(pl.col("value").sort_by("id"))
+        .with_columns(pl.col("value").list.mean())
+        .group_by("unit")
+        .agg(pl.col("value").sort_by("judge"))
+        .select(
+            "unit",
+            for_a=pl.col("value").list.eval(pl.element() > 0).list.sum(),
+            for_b=pl.col("value").list.eval(pl.element() < 0).list.sum(),
+            mean=pl.col("value").list.mean(),
         )
     )
     frame = (

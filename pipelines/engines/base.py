@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any, Literal, Protocol, Self
 
 from schemas.record import digest
 from schemas.records import Message
+
+# Building an encoder takes longer than encoding a request.
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class Identity:
             "extra": self.extra,
         }
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """32 hex digits."""
         return digest("engine", self.as_dict())
@@ -105,23 +109,35 @@ class Engine(Protocol):
 
 def request_key(identity: str, request: Request) -> bytes:
     """16-byte hash of the engine's identity digest and all of a request but its sample index."""
-    sampling = request.sampling
+    return _key(identity, request.messages, request.prefix, request.schema, request.sampling)
+
+
+# The journal and the engine ask for the same key, and so does every sample of a prompt. Few are
+# held: prompts can be long.
+@lru_cache(maxsize=64)
+def _key(
+    identity: str,
+    messages: tuple[Message, ...],
+    prefix: str,
+    schema: str | None,
+    sampling: Sampling,
+) -> bytes:
     content = [
         identity,
-        [[m.role, m.content] for m in request.messages],
-        request.prefix,
-        request.schema,
+        [[m.role, m.content] for m in messages],
+        prefix,
+        schema,
         [
-            sampling.temperature,
-            sampling.top_p,
+            # Numbers that are equal are one key here, so they are to be written in one way.
+            float(sampling.temperature) + 0.0,
+            float(sampling.top_p),
             sampling.top_k,
             sampling.max_tokens,
             sampling.stop,
             sampling.seed,
         ],
     ]
-    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
+    return hashlib.sha256(_encode(content).encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def request_seed(identity: str, request: Request) -> int:

@@ -48,7 +48,7 @@ from pipelines.engines.base import Identity, Reply, Request, request_seed
 from pipelines.engines.chat_template import load_chat_template
 from pipelines.engines.fleet import Failure, Fleet, Server
 from pipelines.engines.openai_dialect import Dialect, Endpoint, Structured
-from pipelines.engines.openai_probe import broken, served
+from pipelines.engines.openai_probe import Served, broken, served
 from schemas.errors import BadReply, EngineDown, EngineError
 
 BACKOFF_FIRST_S = 0.5
@@ -144,10 +144,13 @@ class OpenAIEngine:
         self.config = config
         self._template = load_chat_template(config.template) if config.template else None
         self._identity = identity
-        if identity and identity != self._make_identity(
-            config.model or identity.model, identity.extra.get("root")
-        ):
-            raise EngineError("the engine's settings are not those its identity was probed with")
+        if identity:
+            model, extra = config.model or identity.model, identity.extra
+            known = Served(model, extra.get("root"), extra.get("server") == "vllm")
+            if identity != self._make_identity(known):
+                raise EngineError(
+                    "the engine's settings are not those its identity was probed with"
+                )
         self._key = ""
         self._probe_s = min(CONNECT_S, config.timeout_s)
         self._answers = 0
@@ -198,7 +201,7 @@ class OpenAIEngine:
         found = []
         wrong: list[Failure | EngineError] = []
         for answer in answers:
-            if isinstance(answer, tuple):
+            if isinstance(answer, Served):
                 found.append(answer)
             elif isinstance(answer, Failure | EngineError):
                 wrong.append(answer)
@@ -209,27 +212,31 @@ class OpenAIEngine:
             if all(isinstance(trouble, Failure) for trouble in wrong):
                 raise EngineDown(f"{line}; start the server or mend base_urls")
             raise EngineError(line)
-        named = {model for model, _ in found}
+        named = {one.model for one in found}
         if len(named) != 1:
             raise EngineError(f"the servers serve different models: {', '.join(sorted(named))}")
-        roots = {root for _, root in found if root}
+        roots = {one.root for one in found if one.root}
         if len(roots) > 1:
             raise EngineError(
                 f"the servers serve different things as {named.pop()}: {', '.join(sorted(roots))}"
             )
-        self._identity = self._make_identity(named.pop(), roots.pop() if roots else None)
+        self._identity = self._make_identity(
+            Served(named.pop(), roots.pop() if roots else None, all(one.is_vllm for one in found))
+        )
         return self._identity
 
-    def _make_identity(self, model: str, root: str | None) -> Identity:
+    def _make_identity(self, known: Served) -> Identity:
         config = self.config
         extra: dict[str, Any] = {"structured": config.structured, "logprobs": config.logprobs}
-        if root:
-            extra["root"] = root
+        if known.root:
+            extra["root"] = known.root
+        if known.is_vllm:
+            extra["server"] = "vllm"
         if self._template and self._template.tokens:
             extra["special_tokens"] = self._template.tokens
         return Identity(
             kind=config.kind,
-            model=model,
+            model=known.model,
             revision=config.revision,
             template=self._template.sha256 if self._template else "",
             endpoint=config.endpoint,
@@ -239,12 +246,12 @@ class OpenAIEngine:
     async def _look(self, server: Server) -> None:
         """Probe of a server that was down: is it up, and is it still the same model?"""
         assert self._session is not None
-        _, root = await served(self._session, self._dialect, server, self._probe_s)
+        root = (await served(self._session, self._dialect, server, self._probe_s)).root
         known = self.identity.extra.get("root")
         if root and known and root != known:
             raise EngineError(f"{server.url}: now serves {root} as {self._dialect.model}")
 
-    def _make_dialect(self, model: str) -> Dialect:
+    def _make_dialect(self, model: str, *, is_vllm: bool = False) -> Dialect:
         config = self.config
         return Dialect(
             model=model,
@@ -253,6 +260,7 @@ class OpenAIEngine:
             structured=config.structured,
             continue_mode=config.continue_mode,
             logprobs=config.logprobs,
+            is_vllm=is_vllm,
             secret=self._key,
         )
 
@@ -276,7 +284,9 @@ class OpenAIEngine:
         identity = self.identity
         self._key = self._read_key()
         self._digest = identity.digest
-        self._dialect = self._make_dialect(identity.model)
+        self._dialect = self._make_dialect(
+            identity.model, is_vllm=identity.extra.get("server") == "vllm"
+        )
         self._session = self._open_session()
         self._slots = asyncio.Semaphore(self.config.concurrency)
         config = self.config

@@ -35,6 +35,14 @@ _TOO_LONG = re.compile(
     r"|(prompt|input).{0,60}(too (long|large)|longer than|exceed)",
     re.IGNORECASE | re.DOTALL,
 )
+_VLLM_OFF = {
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""vLLM takes what is not said from the model's generation_config.json: say that it is off."""
 _SNAPSHOT = re.compile(r"-\d{4}(-?\d{2}-?\d{2})?")
 """Hosted models answer as a dated snapshot of the name asked for, such as NAME-2024-08-06."""
 
@@ -59,6 +67,7 @@ class Dialect:
     structured: Structured = "json_schema"
     continue_mode: Literal["vllm", "none"] = "vllm"
     logprobs: bool = False
+    is_vllm: bool = False
     secret: str = field(default="", repr=False)
 
     def body(self, request: Request, seed: int) -> bytes:
@@ -71,6 +80,8 @@ class Dialect:
             "max_tokens": sampling.max_tokens,
             "seed": seed,
         }
+        if self.is_vllm:
+            body |= _VLLM_OFF
         if sampling.top_k > 0:
             body["top_k"] = sampling.top_k
         if sampling.stop:
@@ -94,6 +105,8 @@ class Dialect:
             turns.append({"role": "assistant", "content": request.prefix})
             body["continue_final_message"] = True
             body["add_generation_prompt"] = False
+            if self.is_vllm:
+                body["return_prompt_text"] = True
         body["messages"] = turns
         if self.logprobs:
             body["logprobs"] = True
@@ -106,6 +119,7 @@ class Dialect:
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             what = self.words(raw) if "error" in data else "the reply holds no choices"
             raise Failure(what, "empty_reply")
+        self._check_prefix(data.get("prompt_text"), request)
         claimed = data.get("model")
         if isinstance(claimed, str) and not _same_model(self.model, claimed):
             said = self.clean(claimed)
@@ -139,6 +153,14 @@ class Dialect:
             completion_tokens=_count(usage, "completion_tokens"),
             logprob=self._logprob(choice) if self.logprobs else None,
         )
+
+    def _check_prefix(self, prompt: Any, request: Request) -> None:
+        """Many models' templates trim a message: what is continued is then not the prefix."""
+        if request.prefix and isinstance(prompt, str) and not prompt.endswith(request.prefix):
+            raise EngineError(
+                "the model's chat template changes a prefix (it trims white space), so that the "
+                'server would continue another text; use endpoint = "completions" and its template'
+            )
 
     def _logprob(self, choice: dict[str, Any]) -> float:
         given = choice.get("logprobs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 import aiohttp
 
@@ -11,10 +12,20 @@ from pipelines.engines.openai_dialect import Dialect, parse
 from schemas.errors import EngineError
 
 
+class Served(NamedTuple):
+    """The model to ask a server for, and what else the server states of it."""
+
+    model: str
+    root: str | None = None
+    """What was loaded (vLLM)."""
+    is_vllm: bool = False
+    """Whether the server says that it is vLLM."""
+
+
 async def served(
     session: aiohttp.ClientSession, dialect: Dialect, server: Server, seconds: float
-) -> tuple[str, str | None]:
-    """The model to ask `server` for, and its root (vLLM: what was loaded) if the server states it.
+) -> Served:
+    """What `server` serves.
 
     One GET of `/models`, answered within `seconds`. A dialect without a model takes the only one
     served; a server without `/models` (404) is taken at its word if the dialect names one. Raises
@@ -28,7 +39,7 @@ async def served(
         raise Failure(f"{server.url}: {broken(error, seconds).reason}") from error
     wanted = dialect.model
     if response.status == 404 and wanted:
-        return wanted, None
+        return Served(wanted)
     if not 200 <= response.status < 300:
         trouble = dialect.refusal(server.url, response.status, response.headers, raw)
         if isinstance(trouble, EngineError):
@@ -39,15 +50,16 @@ async def served(
     except Failure as failure:
         raise Failure(f"{server.url}: {failure.reason}") from failure
     models = [m for m in listed if isinstance(m, dict)] if isinstance(listed, list) else []
-    roots = {m["id"]: m.get("root") for m in models if isinstance(m.get("id"), str)}
-    names = dialect.clean(", ".join(roots)) or "no model"
-    if not wanted and len(roots) != 1:
+    stated = {m["id"]: m for m in models if isinstance(m.get("id"), str)}
+    names = dialect.clean(", ".join(stated)) or "no model"
+    if not wanted and len(stated) != 1:
         raise EngineError(f"{server.url}: serves {names}; name one of them as the model")
-    if wanted and wanted not in roots:
+    if wanted and wanted not in stated:
         raise EngineError(f"{server.url}: does not serve {wanted}; it serves {names}")
-    model = wanted or next(iter(roots))
-    root = roots[model]
-    return model, root if isinstance(root, str) else None
+    model = wanted or next(iter(stated))
+    root = stated[model].get("root")
+    is_vllm = stated[model].get("owned_by") == "vllm"
+    return Served(model, root if isinstance(root, str) else None, is_vllm)
 
 
 def broken(error: Exception, seconds: float) -> Failure:

@@ -68,7 +68,8 @@ class ScriptedEngine:
         await asyncio.sleep(self.config.delay_ms / 1000)
         seed = request_seed(identity, request)
         # Another hash than the one that chooses, so that failing says nothing about the choice.
-        if int(digest("fail", seed), 16) < self.config.fail_share * 2**128:
+        share = self.config.fail_share
+        if share and int(digest("fail", seed), 16) < share * 2**128:
             raise BadReply("refused", "scripted failure")
         text = self.config.replies[seed % len(self.config.replies)]
         asked = [*(m.content for m in request.messages), request.prefix]

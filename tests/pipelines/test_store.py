@@ -5,18 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import random
 import re
-import select
-import signal
 import string
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import store as stores
-from pipelines.store import Busy, Draft, Key, Output, Published, Store, write_table
+from pipelines.store import Draft, Key, Output, Published, Store, write_table
 from schemas.errors import SchemaError, StoreError
 from schemas.record import DOC_KEY, RECORD_KEY
 from schemas.records import Pair, Reject
-
-ROOT = Path(__file__).parents[2]
 
 
 def key(config: int = 0) -> Key:
@@ -62,30 +52,6 @@ def make(
 
 def texts(output: Published) -> list[str]:
     return [row.unit for row in Reject.from_table(output.table("rejects"))]
-
-
-def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """Another process that runs `code` after the helpers of this file."""
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"from tests.pipelines.test_store import *\n{code}",
-            *map(str, arguments),
-        ],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def next_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], 60)
-    assert ready, "the other process says nothing"
-    return process.stdout.readline().strip()
 
 
 # --- publish and find ----------------------------------------------------------------------------
@@ -180,117 +146,18 @@ def test_a_table_that_is_not_its_record_is_refused_before_it_is_written(tmp_path
 
 
 def test_equal_rows_give_equal_bytes_however_they_are_chunked(tmp_path: Path) -> None:
-    whole = rows(0, 5000, "some text")["rejects"][1]
-    pieces = pa.concat_tables([whole.slice(0, 7), whole.slice(7, 2400), whole.slice(2407)])
-    assert pieces["id"].num_chunks == 3
+    letters = random.Random(0)
+    column = ["".join(letters.choices(string.ascii_letters, k=100)) for _ in range(30_000)]
+    whole = pa.table({"text": column})  # enough for several pages
+    pieces = pa.concat_tables([whole.slice(0, 77), whole.slice(77, 20_000), whole.slice(20_077)])
+    assert pieces["text"].num_chunks == 3
     one, other = tmp_path / "one", tmp_path / "other"
     assert write_table(one, whole).sha256 == write_table(other, pieces).sha256
     assert one.read_bytes() == other.read_bytes()
     assert pq.read_table(other) == whole
 
 
-def test_equal_work_gives_equal_bytes_in_another_process(tmp_path: Path) -> None:
-    ours = make(Store.open(tmp_path / "ours"))
-    run = start("make(Store.open(Path(sys.argv[1])))", tmp_path / "theirs")
-    _, errors = run.communicate(timeout=120)
-    assert run.returncode == 0, errors
-    theirs = Store.open(tmp_path / "theirs").find("stage", key().digest)
-    assert theirs is not None
-    for path in ours.path.iterdir():
-        assert path.read_bytes() == (theirs.path / path.name).read_bytes(), path.name
-
-
-# --- crashes -------------------------------------------------------------------------------------
-
-
-def test_units_done_before_a_kill_are_kept(tmp_path: Path) -> None:
-    code = """
-with Store.open(Path(sys.argv[1])).draft(key()) as draft:
-    draft.write(0, rows(0), {})
-    draft.write(1, rows(1), {})
-    (draft.folder / ".rejects-00002.parquet.1").write_bytes(b"half")
-    print("two are done", flush=True)
-    time.sleep(600)
-"""
-    process = start(code, tmp_path)
-    assert next_line(process) == "two are done"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    store = Store.open(tmp_path)
-    assert store.find("stage", key().digest) is None
-    made: list[int] = []
-    output = make(store, made=made)  # the killed process left no lock
-    assert made == [2]
-    assert texts(output) == texts(make(Store.open(tmp_path / "undisturbed")))
-    assert not list(output.path.glob(".*"))
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing on the way up expects it."""
-
-
-def test_a_kill_at_any_moment_loses_no_finished_unit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stop before the n-th operation on the file system, for every n; then go on."""
-    undisturbed = make(Store.open(tmp_path / "undisturbed"))
-    steps = 0
-
-    def counted(real: Any) -> Any:
-        def call(*arguments: Any, **named: Any) -> Any:
-            nonlocal steps
-            steps -= 1
-            if steps == 0:
-                raise Killed
-            return real(*arguments, **named)
-
-        return call
-
-    for name in ("rename", "unlink", "mkdir"):
-        monkeypatch.setattr(Path, name, counted(getattr(Path, name)))
-    monkeypatch.setattr(stores, "_sync", counted(stores._sync))
-    monkeypatch.setattr(stores.pq, "write_table", counted(pq.write_table))
-    for moment in range(1, 200):
-        store = Store.open(tmp_path / str(moment))
-        made: list[int] = []
-        steps = moment
-        try:
-            make(store, made=made)
-        except Killed:
-            steps = 0
-            before = len(made)
-            output = make(store, made=made)
-            again = f"killed at {moment}: made {made[:before]}, then {made[before:]}"
-            assert len(made) == len(set(made)), again
-            assert output.manifest == undisturbed.manifest
-            assert sorted(p.name for p in output.path.iterdir()) == sorted(
-                p.name for p in undisturbed.path.iterdir()
-            )
-            assert [p.name for p in output.path.parent.iterdir()] == [key().digest]
-        else:
-            break
-    assert 15 < moment < 199
-
-
-def test_a_kill_after_the_manifest_publishes_what_was_made(tmp_path: Path) -> None:
-    code = """
-def stop(self, target):
-    if self.name.endswith(".partial"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return os.rename(self, target)
-Path.rename = stop
-make(Store.open(Path(sys.argv[1])))
-"""
-    process = start(code, tmp_path)
-    process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL
-    made: list[int] = []
-    store = Store.open(tmp_path)
-    assert store.find("stage", key().digest) is None
-    output = make(store, made=made)
-    assert made == []
-    assert output == store.find("stage", key().digest)
-    assert texts(output) == [f"{unit}-{i}" for unit in range(3) for i in range(3)]
+# --- damage ----------------------------------------------------------------------------------------
 
 
 def truncate(path: Path) -> None:
@@ -388,63 +255,6 @@ def test_find_does_not_wait_for_who_makes_a_damaged_output_again(tmp_path: Path)
         assert output.path.exists()
 
 
-# --- locks ---------------------------------------------------------------------------------------
-
-HOLD = """
-with Store.open(Path(sys.argv[1])).draft(key()) as draft:
-    print("holds", flush=True)
-    sys.stdin.readline()
-    for unit in range(3):
-        draft.write(unit, rows(unit), {})
-    draft.publish(3)
-"""
-
-
-def test_a_second_process_waits_and_gets_what_the_first_published(tmp_path: Path) -> None:
-    process = start(HOLD, tmp_path)
-    assert next_line(process) == "holds"
-    store = Store.open(tmp_path)
-    made: list[int] = []
-    got: list[Published] = []
-    waiter = threading.Thread(target=lambda: got.append(make(store, made=made)))
-    waiter.start()
-    time.sleep(0.3)
-    assert waiter.is_alive() and not got
-    process.communicate("go\n", timeout=120)
-    waiter.join(60)
-    assert process.returncode == 0
-    assert made == []
-    assert got == [store.find("stage", key().digest)]
-
-
-def test_a_held_lock_is_refused_with_its_holder_and_a_killed_holder_holds_none(
-    tmp_path: Path,
-) -> None:
-    code = """
-with Store.open(Path(sys.argv[1])).lock("run-x", wait=False):
-    print("holds", flush=True)
-    time.sleep(600)
-"""
-    process = start(code, tmp_path)
-    assert next_line(process) == "holds"
-    store = Store.open(tmp_path)
-    with pytest.raises(StoreError) as refused, store.lock("run-x", wait=False):
-        pass
-    assert isinstance(refused.value, Busy)
-    assert str(refused.value) == (
-        f"run-x: process {process.pid} is at work on it; wait for it to end, or stop it, "
-        "then run again"
-    )
-    with store.lock("run-y", wait=False):
-        pass
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    with store.lock("run-x", wait=False):
-        assert (tmp_path / "locks" / "run-x").read_text() == str(os.getpid())
-    with store.lock("run-x", wait=False):
-        pass
-
-
 # --- refusals ------------------------------------------------------------------------------------
 
 
@@ -464,93 +274,6 @@ def test_a_root_that_is_a_file_is_one_clear_line(tmp_path: Path) -> None:
         Store.open(tmp_path / "file")
     with pytest.raises(StoreError, match=r"Not a directory; check the path and the disk"):
         Store.open(tmp_path / "file" / "below")
-
-
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
-    """A file system of 512 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    with tempfile.TemporaryDirectory() as folder:
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=512k", "none", folder],
-            capture_output=True,
-            text=True,
-        )
-        if mounted.returncode:
-            pytest.skip(f"a small file system cannot be mounted: {mounted.stderr.strip()}")
-        try:
-            yield Path(folder)
-        finally:
-            subprocess.run(["umount", "-l", folder], check=True)
-
-
-def bulky(unit: int) -> Output:
-    """About 60 KB that do not compress."""
-    letters = random.Random(unit).choices(string.printable, k=75_000)
-    return rows(unit, 1, "".join(letters))
-
-
-def test_a_full_disk_is_one_clear_line_and_finished_units_are_kept(small_disk: Path) -> None:
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(bytes(250_000))
-    store = Store.open(small_disk / "store")
-    made: list[int] = []
-    with pytest.raises(StoreError) as full:
-        make(store, 6, bulky, made)
-    assert "the disk is full; free some space and run again" in str(full.value)
-    assert "\n" not in str(full.value)
-    assert 1 <= len(made) < 6
-    ballast.unlink()
-    before = len(made)
-    output = make(store, 6, bulky, made)
-    assert made == list(range(6)) and before < 6  # none was made twice
-    assert texts(output) == [f"{unit}-0" for unit in range(6)]
-
-
-def test_a_disk_that_is_full_to_the_last_byte_is_still_one_clear_line(small_disk: Path) -> None:
-    store = Store.open(small_disk / "store")
-    with (small_disk / "ballast").open("wb", buffering=0) as ballast, pytest.raises(OSError):
-        while True:
-            ballast.write(bytes(4096))
-    with pytest.raises(StoreError, match=r"the disk is full"):
-        make(store)
-    with pytest.raises(StoreError, match=r"the disk is full"):
-        Store.open(small_disk / "another")
-    (small_disk / "ballast").unlink()
-    assert len(texts(make(store))) == 9
-
-
-def test_a_store_of_another_user_is_one_clear_line() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("taking another user's id needs root")
-    code = """
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
-for root in sys.argv[1:]:
-    try:
-        make(Store.open(Path(root)))
-    except StoreError as error:
-        print(error)
-"""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        root = Path(folder) / "store"
-        published = make(Store.open(root))
-        closed = Path(folder) / "closed"
-        Store.open(closed)
-        closed.chmod(0o700)
-        process = start(code, root, closed, Path(folder) / "new")
-        said, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
-        lines = said.splitlines()
-        assert len(lines) == 3
-        for line, place in zip(lines, (root, closed, Path(folder) / "new"), strict=True):
-            assert line.startswith(str(place))
-            assert line.endswith(
-                "no permission; the store may belong to another user: take another --root, or "
-                "have its owner grant you write access"
-            )
-        assert Store.open(root).find("stage", key().digest) == published
 
 
 def test_the_manifest_holds_no_clock_times_and_is_sorted(tmp_path: Path) -> None:

@@ -1,0 +1,557 @@
+from __future__ import annotations
+
+import copy
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flows import session
+from flows.plan import Plan, load
+from pipelines.engines.local import LocalConfig
+from pipelines.engines.openai import OpenAIConfig
+from pipelines.engines.scripted import ScriptedConfig
+from pipelines.engines.vllm import VLLMConfig
+from schemas.errors import PlanError
+from tests.flows.plans import POLICY, ROOT, call, merged, prefinery, scripted, toml, write_plan
+
+BUNDLED = ROOT / "data" / "plans" / "demo.toml"
+SCHEMA = Plan.model_json_schema()
+
+SAMPLING = {"temperature": 0.7, "top_p": 0.9, "top_k": 5, "max_tokens": 64, "stop": ["\n\n"]}
+INGEST = {
+    "paths": ["prompts.jsonl"],
+    "format": "jsonl",
+    "columns": {
+        **{"prompt": "prompt", "messages": "messages", "reference": "reference", "id": "id"},
+        **{"task": "task", "verifier": "verifier", "source": "source", "licence": "licence"},
+        "constraints": "constraints",
+    },
+    "task": "math",
+    "verifier": "numeric",
+    "source": "tests",
+    "licence": "mit",
+    "max_chars": 5000,
+    "limit": 10,
+    "split": "train",
+}
+TRAIN = {
+    **{"base": str(POLICY), "epochs": 1, "batch_size": 2, "learning_rate": 1e-3, "threads": 1},
+    **{"max_length": 64, "warmup_share": 0.0, "weight_decay": 0.0, "bf16": False},
+}
+MAXIMAL: dict[str, Any] = {
+    "name": "maximal",
+    "seed": 1,
+    "shard_rows": 10,
+    "failure_limit": 0.5,
+    "prompts": INGEST,
+    "engines": {
+        "fake": {
+            **{"kind": "scripted", "replies": ["#1"], "fail_share": 0.1, "delay_ms": 1.0},
+            **{"concurrency": 4, "ask_log": "asked.txt"},
+        },
+        "small": {
+            **{"kind": "local", "model": "org/name", "revision": "main", "dtype": "float32"},
+            **{"device": "cpu", "batch": 4, "max_context": 64, "threads": 1},
+        },
+        "server": {
+            **{"kind": "openai", "base_urls": ["http://127.0.0.1:9/v1"], "model": "m"},
+            **{"revision": "r", "endpoint": "completions", "template": "chat.jinja"},
+            **{"continue_mode": "vllm", "api_key_env": "KEY", "concurrency": 4, "timeout_s": 1.0},
+            **{"retries": 0, "give_up_s": 0.0, "structured": "none", "logprobs": True},
+            **{"price_prompt": 1.0, "price_completion": 2.0},
+        },
+        "card": {
+            **{"kind": "vllm", "model": "org/name", "revision": "main", "dtype": "auto"},
+            **{"max_model_len": 64, "gpu_memory_utilization": 0.5, "max_num_seqs": 4},
+            "tensor_parallel_size": 1,
+        },
+    },
+    "generate": {"engine": "fake", "samples": 4, "system": "Be brief.", "sampling": SAMPLING},
+    "verify": {"last_number": True},
+    "process": {
+        **{"engine": "fake", "method": "monte_carlo", "k": 4, "stop_at": 1, "splitter": "lines"},
+        **{"per_prompt": 2, "sampling": SAMPLING},
+    },
+    "pairs": {"per_prompt": 2, "best_worst": False, "min_gap": 0.1},
+    "judge": {"judges": ["verifier", "step_values"]},
+    "decide": {"keep_margin": 0.2, "flip_margin": 0.4, "min_votes": 1, "route": False},
+    "emit": {
+        **{"name": "maximal", "formats": ["standard"], "validation": 0.2, "test": 0.2},
+        **{"min_probability": 0.5, "licence": "mit"},
+    },
+    "train": {
+        "reward": {**TRAIN, "center": 0.0, "margin": True},
+        "steps": {**TRAIN, "soft": False},
+    },
+    "evaluate": {
+        "prompts": INGEST,
+        "generate": {"engine": "fake", "samples": 2, "system": "Be brief.", "sampling": SAMPLING},
+        "seeds": 2,
+        "step_checker": "word_problems",
+        "metrics": {
+            **{"n": [1, 2], "step_aggregate": "last", "splitter": "lines", "bootstrap": 10},
+            "level": 0.9,
+        },
+    },
+}
+
+
+def bundled() -> dict[str, Any]:
+    """The bundled plan as a table, with paths that hold wherever it is written."""
+    text = BUNDLED.read_text("utf-8").replace('"../', f'"{ROOT}/data/')
+    return tomllib.loads(text)
+
+
+PLANS = {"bundled": bundled(), "maximal": MAXIMAL}
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a plan: where it stands, what the JSON schema says of it, what stands beside it."""
+
+    at: tuple[str, ...]
+    options: tuple[dict[str, Any], ...]
+    required: bool
+    siblings: frozenset[str]
+    tag: bool
+    """It says which of several tables the table is."""
+
+    @property
+    def dotted(self) -> str:
+        return ".".join(self.at)
+
+
+def keys(plan: Mapping[str, Any], node: dict[str, Any], at: tuple[str, ...] = ()) -> Iterator[Key]:
+    """All keys of a plan, by the schema."""
+    for option in _options(node, plan):
+        if "properties" in option:
+            known = frozenset(option["properties"])
+            for name, value in plan.items():
+                inner = option["properties"][name]
+                kinds = tuple(_options(inner, value))
+                needed = name in option.get("required", ())
+                yield Key((*at, name), kinds, needed, known, "const" in inner)
+                if isinstance(value, dict):
+                    yield from keys(value, inner, (*at, name))
+        elif "additionalProperties" in option:
+            for name, value in plan.items():
+                yield from keys(value, option["additionalProperties"], (*at, name))
+
+
+def _options(node: dict[str, Any], value: Any) -> Iterator[dict[str, Any]]:
+    """What a value may be, with references followed and a tagged table told by its tag."""
+    if "$ref" in node:
+        yield from _options(SCHEMA["$defs"][node["$ref"].rpartition("/")[2]], value)
+    elif "discriminator" in node:
+        yield from _options({"$ref": node["discriminator"]["mapping"][value["kind"]]}, value)
+    elif "anyOf" in node:
+        for option in node["anyOf"]:
+            yield from _options(option, value)
+    else:
+        yield node
+
+
+def mutated(plan: dict[str, Any], at: tuple[str, ...], value: Any = None) -> dict[str, Any]:
+    """The plan with another value at a key; None takes the key out."""
+    made = copy.deepcopy(plan)
+    table = made
+    for name in at[:-1]:
+        table = table[name]
+    if value is None:
+        del table[at[-1]]
+    else:
+        table[at[-1]] = value
+    return made
+
+
+ALL = {name: tuple(keys(plan, SCHEMA)) for name, plan in PLANS.items()}
+EACH = pytest.mark.parametrize("name", PLANS)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "plan.toml"
+
+
+def refusal(place: Path, plan: Mapping[str, Any] | str | bytes) -> str:
+    """What is said of a plan that must not load, without the file's name: always one line."""
+    content = plan if isinstance(plan, str | bytes) else toml(plan)
+    place.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(PlanError) as caught:
+        load(place)
+    message = str(caught.value)
+    assert message.startswith(f"{place}: ") and "\n" not in message
+    return message.removeprefix(f"{place}: ")
+
+
+# --- what the tests walk ---------------------------------------------------------------------------
+
+
+@EACH
+def test_the_plans_load_as_they_are(name: str, place: Path) -> None:
+    place.write_text(toml(PLANS[name]))
+    assert load(place).name == {"bundled": "word-problems", "maximal": "maximal"}[name]
+
+
+def test_the_maximal_plan_names_every_key_there_is() -> None:
+    tables: dict[str, set[str]] = {}
+    for key in ALL["maximal"]:
+        tables.setdefault(".".join(key.at[:-1]), set()).add(key.at[-1])
+    for key in ALL["maximal"]:
+        assert tables[".".join(key.at[:-1])] == key.siblings
+    assert len(ALL["maximal"]) > 150
+
+
+def test_the_bundled_plan_needs_what_stands_beside_it() -> None:
+    plan = load(BUNDLED)
+    data = ROOT / "data"
+    assert plan.prompts.paths == (str(data / "plans" / ".." / "prompts.jsonl"),)
+    assert isinstance(plan.engines["policy"], LocalConfig)
+    assert plan.engines["policy"].model == str(POLICY)
+    assert plan.train is not None and plan.train.reward is not None and plan.train.steps is not None
+    assert plan.train.reward.base == plan.train.steps.base == str(POLICY)
+    assert plan.evaluate is not None
+    assert Path(plan.evaluate.prompts.paths[0]).resolve() == data / "eval_prompts.jsonl"
+
+
+# --- one mistake at a time --------------------------------------------------------------------------
+
+
+def typos(name: str) -> list[str]:
+    return [name + "x", name[:-1], name[:1] + name[2:3] + name[1:2] + name[3:], name.upper()]
+
+
+@EACH
+def test_a_misspelt_key_is_refused_with_the_nearest_one(name: str, place: Path) -> None:
+    for key in ALL[name]:
+        right = key.at[-1]
+        for wrong in typos(right):
+            if not wrong or wrong in key.siblings:
+                continue
+            plan = mutated(PLANS[name], key.at)
+            table = plan
+            for part in key.at[:-1]:
+                table = table[part]
+            value = PLANS[name]
+            for part in key.at:
+                value = value[part]
+            table[wrong] = value
+            said = refusal(place, plan)
+            if key.tag:  # without its tag nobody knows which table it is
+                assert said.startswith(f"{'.'.join(key.at)}: missing; one of 'local', 'openai'")
+            elif len(right) < 4:
+                assert said.startswith(f"{'.'.join((*key.at[:-1], wrong))}: unknown key; ")
+                assert repr(right) in said or right in said.partition("known here: ")[2]
+            else:
+                where = ".".join((*key.at[:-1], wrong))
+                assert said.startswith(f"{where}: unknown key; did you mean {right!r}?")
+
+
+@EACH
+def test_a_required_key_that_is_missing_is_named(name: str, place: Path) -> None:
+    needed = [key for key in ALL[name] if key.required and not key.tag]
+    assert {key.dotted for key in needed} >= {"name", "prompts", "engines", "generate", "emit"}
+    for key in needed:
+        said = refusal(place, mutated(PLANS[name], key.at))
+        assert said == f"{key.dotted}: missing; add it (`prefinery plan schema` explains every key)"
+
+
+@EACH
+def test_a_value_of_another_type_is_refused(name: str, place: Path) -> None:
+    samples = {
+        "boolean": True,
+        "integer": 3,
+        "number": 2.5,
+        "string": "x",
+        "array": [[]],
+        "object": {"x": 1},
+        "date": date(1979, 5, 27),
+    }
+    for key in ALL[name]:
+        kinds = {option.get("type", "string") for option in key.options}
+        fine = kinds | ({"integer"} if "number" in kinds else set())
+        for kind, value in samples.items():
+            if kind in fine and kind not in ("array", "object"):
+                continue
+            said = refusal(place, mutated(PLANS[name], key.at, value))
+            assert said.startswith(key.dotted), (key.dotted, kind, said)
+
+
+@EACH
+def test_a_value_out_of_range_is_refused(name: str, place: Path) -> None:
+    tried = 0
+    for key in ALL[name]:
+        for option in key.options:
+            for value in _outside(option):
+                said = refusal(place, mutated(PLANS[name], key.at, value))
+                assert said.startswith(f"{key.dotted}: "), said
+                assert not said.startswith(f"{key.dotted}: unknown"), said
+                tried += 1
+    assert tried > {"bundled": 20, "maximal": 60}[name]
+
+
+def _outside(option: Mapping[str, Any]) -> Iterator[Any]:
+    """Values that a schema's bounds rule out."""
+    if "minimum" in option:
+        yield option["minimum"] - 1
+    if "exclusiveMinimum" in option:
+        yield option["exclusiveMinimum"]
+    if "maximum" in option:
+        yield option["maximum"] + 1
+    if "exclusiveMaximum" in option:
+        yield option["exclusiveMaximum"]
+    if option.get("type") == "number":
+        yield from (float("nan"), float("inf"), float("-inf"))
+    if option.get("type") == "integer":
+        yield 10**30
+    if option.get("minItems"):
+        yield []
+    if option.get("minLength"):
+        yield ""
+    if option.get("minProperties"):
+        yield {}
+    if "enum" in option or "const" in option:
+        yield "something else"
+    if "pattern" in option:
+        yield from ("", "Upper", "-x", "a b", "a" * 64, "a\n", "../x", "é")
+
+
+def test_bounds_are_told_with_the_value(place: Path) -> None:
+    def change(**changes: Any) -> str:
+        return refusal(place, scripted(**changes))
+
+    assert change(generate={"samples": 0}) == (
+        "generate.samples: input should be greater than or equal to 1, not 0"
+    )
+    assert change(engines={"policy": {"kind": "locl"}}) == (
+        "engines.policy.kind: must be one of 'local', 'openai', 'scripted', 'vllm'"
+    )
+    assert change(judge={"judges": ["verifier", "vibes"]}).startswith(
+        "judge.judges.1: input should be 'verifier', 'step_values', 'agreement' or 'likelihood', "
+        'not "vibes"'
+    )
+    assert change(failure_limit=float("nan")).startswith("failure_limit: input should be a finite")
+    assert change(name=date(1979, 5, 27)).startswith("name: input should be a valid string")
+    assert change(emit={"validation": 0.5, "test": 0.5}).startswith(
+        "emit: value error, validation + test must be below 1: nothing is left to train on"
+    )
+
+
+def test_a_key_that_needs_quotes_is_told_in_one_line(place: Path) -> None:
+    engines = {"a\nb": {"kind": "scripted", "replies": ["x"], "delay": 1}, "policy": None}
+    said = refusal(place, scripted(engines=engines))
+    assert said == r'engines."a\nb".delay: unknown key; did you mean ' + "'delay_ms'?"
+
+
+def test_a_password_in_a_url_is_not_repeated(place: Path) -> None:
+    server = {"kind": "openai", "base_urls": ["http://me:hunter2@127.0.0.1:9/v1"]}
+    said = refusal(place, scripted(engines={"policy": None, "server": server}))
+    assert said.startswith("engines.server.base_urls: ") and "hunter2" not in said
+
+
+SCALARS = st.one_of(
+    st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(), st.text(max_size=8), st.dates()
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_other_value_is_a_plan_or_one_line(data: st.DataObject, tmp_path: Path) -> None:
+    name = data.draw(st.sampled_from(sorted(PLANS)))
+    key = data.draw(st.sampled_from(ALL[name]))
+    plan = mutated(PLANS[name], key.at, data.draw(VALUES))
+    text = toml(plan).replace("\x7f", "")
+    path = tmp_path / "plan.toml"
+    path.write_bytes(text.encode("utf-8", "replace"))
+    try:
+        assert isinstance(load(path), Plan)
+    except PlanError as error:
+        assert "\n" not in str(error)
+        with pytest.raises(PlanError):
+            session.start(path, tmp_path / "store")
+        assert not (tmp_path / "store").exists()
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(noise=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))
+def test_noise_is_no_plan(noise: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_bytes(noise)
+    with pytest.raises(PlanError) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+# --- files that are no plans ------------------------------------------------------------------------
+
+
+def test_files_that_are_no_plans(place: Path) -> None:
+    assert refusal(place, "name = ").startswith("not TOML: Invalid value")
+    assert refusal(place, b"name = '\xff'") == "not UTF-8 (byte 8); save it as UTF-8"
+    assert refusal(place, "") == (
+        "name: missing; add it (`prefinery plan schema` explains every key) (and 4 more)"
+    )
+    assert refusal(place, f"seed = {'9' * 5000}").startswith("not TOML: Exceeds the limit")
+    assert refusal(place, f"seed = {'[' * 3000}").startswith("not TOML: maximum recursion depth")
+    nested = f"{'[' * 250}{']' * 250}"
+    assert "recursion limit" in refusal(place, f"seed = {nested}")
+
+
+def test_paths_that_are_no_files(tmp_path: Path) -> None:
+    def say(path: Path) -> str:
+        with pytest.raises(PlanError) as caught:
+            load(path)
+        return str(caught.value)
+
+    gone = tmp_path / "gone.toml"
+    assert say(gone) == f"{gone}: no such plan; the bundled one is data/plans/demo.toml"
+    assert say(tmp_path) == f"{tmp_path}: Is a directory; name a TOML file"
+    plan = write_plan(tmp_path)
+    assert say(plan / "x") == f"{plan / 'x'}: Not a directory; name a TOML file"
+    assert say(tmp_path / ("a" * 300)).endswith(": File name too long; name a TOML file")
+
+
+# --- what no single key can say ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"generate": {"engine": "polcy"}},
+            "generate.engine: no engine 'polcy'; there are: policy",
+        ),
+        ({"process": {"engine": "x"}}, "process.engine: no engine 'x'; there are: policy"),
+        (
+            {
+                "evaluate": {
+                    "prompts": {"paths": ["e.jsonl"]},
+                    "generate": {"engine": "y"},
+                },
+                "train": {"reward": {"base": str(POLICY)}},
+            },
+            "evaluate.generate.engine: no engine 'y'; there are: policy",
+        ),
+        (
+            {"evaluate": {"prompts": {"paths": ["e"]}, "generate": {"engine": "policy"}}},
+            "evaluate: nothing is trained; add [train.reward] or drop it",
+        ),
+        (
+            {"process": None, "train": {"steps": {"base": str(POLICY)}}},
+            "train.steps: needs step labels; add [process]",
+        ),
+        (
+            {"process": None, "judge": {"judges": ["step_values"]}},
+            "judge.judges: 'step_values' needs [process]",
+        ),
+    ],
+)
+def test_cross_checks(changes: dict[str, Any], message: str, place: Path) -> None:
+    assert refusal(place, scripted(**changes)) == message
+
+
+def test_a_model_to_train_from_is_looked_for_before_anything_runs(place: Path) -> None:
+    said = refusal(place, scripted(train={"steps": {"base": "./models/none"}}))
+    folder = place.parent / "models" / "none"
+    assert said == f"train.steps.base: {folder} holds no config.json; name the folder of a model"
+
+
+def test_paths_are_taken_from_the_plans_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "plans"
+    for model in ("policy", "org/local"):
+        (home / model).mkdir(parents=True)
+        (home / model / "config.json").write_text("{}")
+    plan = merged(
+        MAXIMAL,
+        {
+            "engines": {
+                "small": {"model": "policy"},
+                "other": {"kind": "local", "model": "org/local"},
+                "up": {"kind": "local", "model": "../elsewhere"},
+            },
+            "train": {"reward": {"base": "./policy"}},
+        },
+    )
+    write_plan(home, plan)
+    monkeypatch.chdir(tmp_path)
+    loaded = load(Path("plans/plan.toml"))
+    assert loaded.prompts.paths == (str(home / "prompts.jsonl"),)
+    engines = loaded.engines
+    models = {
+        name: engine.model
+        for name, engine in engines.items()
+        if isinstance(engine, LocalConfig | VLLMConfig)
+    }
+    assert models == {
+        "small": str(home / "policy"),
+        "other": str(home / "org" / "local"),
+        "up": str(tmp_path / "elsewhere"),
+        "card": "org/name",  # no such folder here: a name on the Hub
+    }
+    assert isinstance(engines["server"], OpenAIConfig)
+    assert engines["server"].template == str(home / "chat.jinja")
+    assert isinstance(engines["fake"], ScriptedConfig)
+    assert engines["fake"].ask_log == str(home / "asked.txt")
+    assert loaded.train is not None and loaded.train.reward is not None
+    assert loaded.train.reward.base == str(home / "policy")
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/model", "./" + "a" * 300])
+def test_a_model_folder_that_can_be_no_path(name: str, place: Path) -> None:
+    place.write_text(toml(scripted(engines={"policy": {"kind": "local", "model": name}})))
+    plan = scripted(engines={"policy": None, "small": {"kind": "local", "model": name}})
+    place.write_text(toml(plan))
+    done = call("run", place, "--root", place.parent / "store")
+    assert done.refused().split(name[:20])[0].startswith(("model folder", f"{place}"))
+
+
+# --- the commands -----------------------------------------------------------------------------------
+
+
+def test_plan_check(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path)
+    done = prefinery("plan", "check", plan)
+    assert (done.code, done.err) == (0, "")
+    assert done.out == f"{plan}: fine (scripted: engines policy)\n"
+    plan.write_text(toml(scripted(generate={"sampels": 3})))
+    assert prefinery("plan", "check", plan).refused() == (
+        f"{plan}: generate.sampels: unknown key; did you mean 'samples'?"
+    )
+    write_plan(tmp_path, scripted(prompts={"paths": ["promts.jsonl"]}))
+    missing = tmp_path / "promts.jsonl"
+    assert call("plan", "check", plan).refused() == f"no file matches {missing}; check the path"
+    write_plan(tmp_path, scripted(prompts={"paths": ["p" * 300 + ".jsonl"]}))
+    assert call("plan", "check", plan).refused().endswith("File name too long; check the path")
+
+
+def test_plan_schema_explains_every_key() -> None:
+    done = call("plan", "schema")
+    assert (done.code, done.err) == (0, "")
+    schema = json.loads(done.out)
+    assert schema == SCHEMA
+    tables = [schema, *(table for table in schema["$defs"].values() if "properties" in table)]
+    for table in tables:
+        for name, key in table["properties"].items():
+            assert key.get("description"), (table["title"], name)
+            assert "default" in key or name in table["required"], (table["title"], name)
