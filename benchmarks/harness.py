@@ -10,6 +10,7 @@ import platform
 import resource
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -131,3 +132,46 @@ def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] |
     mean = fmean(values)
     half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return mean, (mean - half, mean + half)
+
+
+def demo_plan() -> dict[str, Any]:
+    """The bundled plan with absolute paths, to be changed and written elsewhere."""
+    place = REPO / "data" / "plans"
+    plan = tomllib.loads((place / "demo.toml").read_text("utf-8"))
+
+    def absolute(table: dict[str, Any]) -> None:
+        for key, value in table.items():
+            if isinstance(value, dict):
+                absolute(value)
+            elif key == "paths":
+                table[key] = [str((place / path).resolve()) for path in value]
+            elif key in ("model", "base"):
+                table[key] = str((place / value).resolve())
+
+    absolute(plan)
+    return plan
+
+
+def toml(table: dict[str, Any], prefix: str = "") -> str:
+    """A plan as TOML: its scalars and lists are written alike in JSON."""
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
+        for key, value in table.items()
+        if not isinstance(value, dict)
+    ]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines.append(f"\n[{prefix}{key}]\n{toml(value, f'{prefix}{key}.')}")
+    return "".join(lines)
+
+
+def plot(drawing: str, chosen: Options, name: str) -> None:
+    """Write a chart of the report (an SVG element) beside `--out`, with the report's colours."""
+    if chosen.out is None:
+        return
+    css = (REPO / "flows" / "templates" / "report.css").read_text("utf-8")
+    css += "\nsvg { font: 14px/1.5 ui-sans-serif, system-ui, sans-serif; background: var(--bg); }"
+    head, body = drawing.split(">", 1)
+    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    text = f"{head}><style><![CDATA[{css}]]></style>{body}"
+    chosen.out.with_name(f"{chosen.out.stem}-{name}.svg").write_text(text, encoding="utf-8")

@@ -26,23 +26,12 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.harness import Result, options, peak_mib, report, say
+from benchmarks.harness import REPO, Result, options, peak_mib, report, say, toml
 from benchmarks.instant_server import TEXT
 
 SAMPLES = 8
-
-_PLAN = """
-name = "throughput"
-[prompts]
-paths = ["prompts.jsonl"]
-[generate]
-engine = "policy"
-samples = {samples}
-[emit]
-name = "throughput"
-[engines.policy]
-{engine}
-"""
+ROWS = {"full": (100_000, 20_000), "quick": (20_000, 4_000)}
+"""Requests in-process and over HTTP."""
 
 
 def measure(folder: str, rows: int, url: str | None) -> dict[str, float]:
@@ -61,11 +50,17 @@ def measure(folder: str, rows: int, url: str | None) -> dict[str, float]:
             text = f"Ana has {index} pens. Gets 4 more. Loses 2. How many pens?"
             row = {"prompt": text, "reference": str(index + 2), "verifier": "numeric"}
             lines.write(json.dumps(row) + "\n")
-    engine = {"kind": "scripted", "replies": [TEXT]}
+    engine: dict[str, Any] = {"kind": "scripted", "replies": [TEXT]}
     if url is not None:
         engine = {"kind": "openai", "base_urls": [url]}
-    words = "\n".join(f"{key} = {json.dumps(value)}" for key, value in engine.items())
-    (place / "plan.toml").write_text(_PLAN.format(samples=SAMPLES, engine=words), "utf-8")
+    written = {
+        "name": "throughput",
+        "prompts": {"paths": ["prompts.jsonl"]},
+        "engines": {"policy": engine},
+        "generate": {"engine": "policy", "samples": SAMPLES},
+        "emit": {"name": "throughput"},
+    }
+    (place / "plan.toml").write_text(toml(written), "utf-8")
     plan = load(place / "plan.toml")
     store = Store.open(place / "store")
     journal = Journal(store.root / "journal.sqlite")
@@ -106,7 +101,9 @@ def fresh(rows: int, url: str | None = None) -> dict[str, float]:
 def instant_server() -> Iterator[str]:
     """Base URL of the instant server, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.instant_server"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None and process.stdin is not None
     try:
         yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
@@ -118,7 +115,7 @@ def instant_server() -> Iterator[str]:
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     chosen = options(__doc__ or "", seeds=3, argv=argv)
-    rows, http_rows = (20_000, 4_000) if chosen.quick else (100_000, 20_000)
+    rows, http_rows = ROWS["quick" if chosen.quick else "full"]
     inside = [fresh(rows) for _ in range(chosen.seeds)]
     small = fresh(rows // 5)
     with instant_server() as url:

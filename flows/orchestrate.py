@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from flows.progress import Reporter
     from flows.runner import Call
 
+log = logging.getLogger(__name__)
+
 Orchestrate = Callable[[Callable[["Call"], None]], None]
 
 PROBE_S = 5.0
@@ -33,10 +35,28 @@ def with_prefect(job: Job, plan: Path, reporter: Reporter) -> Orchestrate | None
         return None
 
     def orchestrate(work: Callable[[Call], None]) -> None:
-        with _server(url, "or unset PREFECT_API_URL to run without Prefect"):
-            from flows.prefect_flows import run_here
+        ended: list[BaseException | None] = []
 
-            run_here(job, plan.stem, work, reporter)
+        def noted(call: Call) -> None:
+            try:
+                work(call)
+            except BaseException as error:
+                ended.append(error)
+                raise
+            ended.append(None)
+
+        try:
+            with _server(url, "or unset PREFECT_API_URL to run without Prefect"):
+                from flows.prefect_flows import run_here
+
+                run_here(job, plan.stem, noted, reporter)
+        except UserError as error:
+            # How the work ended counts; that the server could not be told is worth a warning.
+            if not ended or error is ended[0]:
+                raise
+            if ended[0] is not None:
+                raise ended[0] from error
+            log.warning("%s", error)
 
     return orchestrate
 
@@ -65,7 +85,7 @@ def serve(plan: Path, root: Path, job: Job, cron: str, reporter: Reporter) -> No
         try:
             CronSchedule(cron=cron)
         except ValueError:
-            raise UserError(f"--cron {cron!r}: not five cron fields, such as '0 3 * * *'") from None
+            raise UserError(f"--cron {cron!r}: no cron schedule; give five fields, such as '0 3 * * *'") from None
         flow = FLOWS[job]
         reporter.say(f"serving {flow.name}/{name} at {cron!r} UTC from {url}; Ctrl-C ends it")
         flow.serve(
@@ -85,13 +105,14 @@ def _server(url: str, otherwise: str) -> Iterator[None]:
     _quiet()
     import httpx
     from prefect.client.orchestration import get_client
+    from prefect.events.clients import PrefectEventsClient
+    from prefect.events.worker import EventsWorker, emit_events_to_cloud
     from prefect.exceptions import PrefectException
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    # Its own words about a run go to the server; ours are on the terminal already.
-    prefect = logging.getLogger("prefect")
-    prefect.addHandler(logging.NullHandler())
-    prefect.propagate = False
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_not_prefect)
+    logging.raiseExceptions = False  # or each line that a lost server misses is told of
     with (
         temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
         get_client(sync_client=True, httpx_settings={"timeout": PROBE_S}) as client,
@@ -102,6 +123,10 @@ def _server(url: str, otherwise: str) -> Iterator[None]:
             f"no Prefect server answers at {url} ({_short(trouble)}): start one with `prefect "
             f"server start`, check that the address ends in /api, {otherwise}"
         )
+    if not emit_events_to_cloud():
+        # Events that a server misses are sent again with the next; ten tries each would hold up
+        # the end of a run for seven seconds a task.
+        EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=1)
     try:
         yield
     except (PrefectException, httpx.HTTPError) as error:
@@ -119,6 +144,10 @@ def _short(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
+def _is_not_prefect(record: logging.LogRecord) -> bool:
+    return not record.name.startswith(("prefect", "EventsWorker", "APILogWorker"))
+
+
 def _quiet() -> None:
     """No calls to the outside; scheduled runs' processes read these too.
 
@@ -128,6 +157,8 @@ def _quiet() -> None:
     for name, value in {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_CLIENT_MAX_RETRIES": "3",
+        "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "pipelines,flows",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",

@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -108,6 +109,8 @@ def load(path: Path) -> Plan:
         raise PlanError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except (ValueError, RecursionError) as error:  # also an integer of 5,000 digits
         raise PlanError(f"{path}: not TOML: {error}") from None
+    if (large := _large(raw)) is not None:
+        raise PlanError(f"{path}: {large}: beyond the 64 bits of TOML's integers")
     try:
         # As JSON, so that types are strict but TOML's arrays are taken for tuples. No key takes a
         # date: as an object, it is refused wherever it stands.
@@ -124,9 +127,23 @@ def load(path: Path) -> Plan:
     return plan
 
 
+def _large(value: Any, *at: str) -> str | None:
+    """Where an integer stands that nothing below could hold."""
+    if isinstance(value, dict | list):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        return next((found for k, v in inner if (found := _large(v, *at, str(k)))), None)
+    return _dotted(at) if isinstance(value, int) and not -(2**63) <= value < 2**63 else None
+
+
+def _dotted(at: Sequence[str]) -> str:
+    """A key as TOML writes it."""
+    bare = re.compile(r"[A-Za-z0-9_-]+")
+    return ".".join(part if bare.fullmatch(part) else json.dumps(part) for part in at)
+
+
 def _words(problem: Any) -> str:
     """One problem of pydantic's, in a plan writer's words."""
-    where, siblings = _locate(problem["loc"])
+    where, siblings, secret = _locate(problem["loc"])
     kind = problem["type"]
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(problem["loc"][-1].lower(), siblings, n=1, cutoff=0.5)
@@ -141,19 +158,23 @@ def _words(problem: Any) -> str:
             else f"{where}.kind: missing; one of 'local', 'openai', 'scripted', 'vllm'"
         )
     message = problem["msg"][0].lower() + problem["msg"][1:]
+    if secret:
+        return f"{where}: {message}"
     found = json.dumps(problem["input"], default=str)
     return f"{where}: {message}, not {found if len(found) < 80 else found[:77] + '...'}"
 
 
-def _locate(loc: tuple[int | str, ...]) -> tuple[str, list[str]]:
-    """A problem's place as a dotted key, and the keys that are known there."""
+def _locate(loc: tuple[int | str, ...]) -> tuple[str, list[str], bool]:
+    """A problem's place as a dotted key, the keys that are known there, and whether it is secret."""
     kind: Any = Plan
     shown: list[str] = []
     siblings: list[str] = []
+    secret = False
     for part in loc:
         model = _model(kind, part)
         if model is not None:
             siblings = list(model.model_fields)
+            secret = secret or bool(model.model_config.get("hide_input_in_errors"))
             info = model.model_fields.get(str(part))
             kind = info.annotation if info else None
             shown.append(str(part))
@@ -164,9 +185,7 @@ def _locate(loc: tuple[int | str, ...]) -> tuple[str, list[str]]:
             kind = tagged  # the tag of a union: no key of the plan's
         else:
             shown.append(str(part))
-    bare = re.compile(r"[A-Za-z0-9_-]+")
-    quoted = [part if bare.fullmatch(part) else json.dumps(part) for part in shown]
-    return ".".join(quoted) or "the plan", siblings
+    return _dotted(shown) or "the plan", siblings, secret
 
 
 def _model(kind: Any, part: int | str) -> type[BaseModel] | None:
@@ -203,8 +222,9 @@ def _absolute(plan: Plan, base: Path) -> Plan:
 
     def folder(name: str) -> str:
         try:
-            local = name.startswith((".", "/", "~")) or (base / name).exists()
-            return str((base / Path(name).expanduser()).resolve()) if local else name
+            path = base / Path(name).expanduser()
+            local = path.exists() or name.startswith((".", "/", "~"))
+            return str(path.resolve()) if local else name
         except (OSError, RuntimeError, ValueError) as error:
             raise PlanError(f"model folder {name[:80]!r}: {error}") from None
 

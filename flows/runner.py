@@ -13,7 +13,7 @@ from flows.progress import Reporter
 from pipelines.config import Advance
 from pipelines.journal import Journaled
 from pipelines.store import Draft, Key, Output, Published, Store
-from schemas.errors import UserError
+from schemas.errors import EngineError, UserError
 from schemas.records import Reject
 
 Result = TypeVar("Result")
@@ -137,13 +137,21 @@ def whole(
 
 
 def ask(engine: Journaled, work: Callable[[Journaled], Awaitable[Result]]) -> Result:
-    """Run a coroutine that asks an engine, with the engine open."""
+    """Run a coroutine that asks an engine, with the engine open.
+
+    Where the engine turns out to be of no use, what it did not answer before is asked again by the
+    next try.
+    """
 
     async def opened() -> Result:
         async with engine:
             return await work(engine)
 
-    return asyncio.run(opened())
+    try:
+        return asyncio.run(opened())
+    except EngineError:
+        engine.journal.forget_failures(engine.identity.digest)
+        raise
 
 
 def check_failures(

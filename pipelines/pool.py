@@ -20,11 +20,14 @@ async def bounded(
     results: dict[int, Result] = {}
     numbered = enumerate(items)
 
-    async def worker() -> None:
+    async def worker(index: int, item: Item) -> None:
+        results[index] = await work(item)
         for index, item in numbered:
             results[index] = await work(item)
 
-    workers = [asyncio.create_task(worker()) for _ in range(max(1, limit))]
+    # No more workers than items: a limit may be any number.
+    first = zip(range(max(1, limit)), numbered, strict=False)
+    workers = [asyncio.create_task(worker(*item)) for _, item in first]
     try:
         await asyncio.gather(*workers)
     finally:

@@ -22,16 +22,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+from transformers.cache_utils import Cache
 
 from pipelines.engines.base import Sampling
+from pipelines.engines.prefix_cache import PlacedLayer, PrefixCache
 
 BLOCK = 64
 """Uniforms drawn from a row's stream at a time."""
-SLACK = 64
+SLACK = 32
 """Columns kept free when the cache is laid out anew."""
-PREFILL = 16_384
-"""Most prompt tokens, padding included, that are read in one pass."""
 
 _STATE = np.dtype(
     [
@@ -124,34 +123,26 @@ class _Window:
         self.end = 0
 
 
-class _Layer(CacheLayerMixin):
-    """Keys and values (rows, heads, columns, size) with room to write in place."""
+class _Layer(PlacedLayer):
+    """Keys and values (rows, columns, heads, size) with room to write in place."""
 
-    def __init__(self, window: _Window) -> None:
+    def __init__(self, window: _Window, keys: torch.Tensor, values: torch.Tensor) -> None:
         super().__init__()
         self.window = window
-        self.keys: torch.Tensor
-        self.values: torch.Tensor
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        raise NotImplementedError("laid out before the first step")
+        self.keys: torch.Tensor = keys
+        self.values: torch.Tensor = values
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         first, end = self.window.first, self.window.end
-        self.keys[:, :, end] = key_states[:, :, 0]
-        self.values[:, :, end] = value_states[:, :, 0]
-        return self.keys[:, :, first : end + 1], self.values[:, :, first : end + 1]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.window.end - self.window.first + query_length, 0
+        self.keys[:, end] = key_states[:, :, 0]
+        self.values[:, end] = value_states[:, :, 0]
+        keys, values = self.keys[:, first : end + 1], self.values[:, first : end + 1]
+        return keys.transpose(1, 2), values.transpose(1, 2)
 
     def get_seq_length(self) -> int:
         return self.window.end - self.window.first
-
-    def get_max_length(self) -> int:
-        return -1
 
 
 class Decoder:
@@ -167,16 +158,17 @@ class Decoder:
         capacity: int,
         eos: Sequence[int],
         stops: Callable[[Row, Sequence[int]], bool],
+        cache_size: int,
     ) -> None:
         self.model = model
         self.capacity = capacity
         self.device = model.device
-        # Eager attention makes NaN of padding (its mask overflows the float32 of its softmax).
-        self.pads = model.config._attn_implementation != "eager"
         self.eos = np.array(sorted(eos), dtype=np.int64)
         self.stops = stops
         self.window = _Window()
-        self.layers: list[_Layer] = []
+        self.prefixes = PrefixCache(model, cache_size)
+        none = zip(self.prefixes.keys, self.prefixes.values, strict=True)
+        self.layers = [_Layer(self.window, keys[None, :0], values[None, :0]) for keys, values in none]
         self.columns = 0
         self.spare: torch.Tensor | None = None
         self.rows: list[Row | None] = []
@@ -191,25 +183,15 @@ class Decoder:
         """Rows under way."""
         return sum(row is not None for row in self.rows)
 
-    def admit(self, rows: Sequence[Row]) -> list[Written]:
-        """Read the prompts of new rows and write their first token; those done with it come back.
-
-        Rows of one prompt share the reading of it.
-        """
-        groups: list[list[Row]] = []
-        prompts: set[tuple[int, ...]] = set()
-        for row in sorted(rows, key=lambda r: (len(r.prompt), r.prompt)):
-            more = len(prompts) + (row.prompt not in prompts)
-            padded = bool(groups) and len(groups[-1][0].prompt) < len(row.prompt)
-            if not groups or more * len(row.prompt) > PREFILL or (padded and not self.pads):
-                groups.append([])
-                prompts = set()
-            groups[-1].append(row)
-            prompts.add(row.prompt)
-        done = []
-        for group in groups:
-            done += self._admit(group)
-        return done
+    def admit(self, rows: Sequence[Row]) -> None:
+        """Have new rows join: their prompts are read but for the last token, the next step's."""
+        groups: dict[tuple[int, ...], list[Row]] = {}
+        for row in rows:
+            groups.setdefault(row.prompt[:-1], []).append(row)
+        free = self._room(len(rows), max(map(len, groups)))
+        for places in self.prefixes.read(list(groups)):
+            joining = [(row, path) for prefix, path in places.items() for row in groups[prefix]]
+            self._join(joining, [free.pop() for _ in joining])
 
     def step(self) -> list[Written]:
         """Write one token of every row; rows that end come back and leave the batch."""
@@ -241,51 +223,32 @@ class Decoder:
     def _live(self) -> list[int]:
         return [slot for slot, row in enumerate(self.rows) if row is not None]
 
-    def _admit(self, group: list[Row]) -> list[Written]:
-        prompts = sorted({row.prompt for row in group})
-        width = max(map(len, prompts))
-        ids = torch.zeros((len(prompts), width), dtype=torch.int64)
-        mask = torch.zeros((len(prompts), width), dtype=torch.int64)
-        for i, prompt in enumerate(prompts):
-            ids[i, width - len(prompt) :] = torch.tensor(prompt)
-            mask[i, width - len(prompt) :] = 1
-        ids, mask = ids.to(self.device), mask.to(self.device)
-        cache = Cache(layer_class_to_replicate=DynamicLayer)
-        logits = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-
-        place = {prompt: i for i, prompt in enumerate(prompts)}
-        of = torch.tensor([place[row.prompt] for row in group], device=self.device)
-        if not self.layers:
-            self.layers = [_Layer(self.window) for _ in cache.layers]
-            for layer, read in zip(self.layers, cache.layers, strict=True):
-                layer.keys, layer.values = read.keys[:0].clone(), read.values[:0].clone()
-        slots = self._room(len(group), width)
-        into = torch.tensor(slots, device=self.device)
+    def _join(self, rows: Sequence[tuple[Row, list[int]]], slots: Sequence[int]) -> None:
+        """Copy what was read for these rows into their slots, in front of the end."""
         end = self.window.end
-        padding = (mask == 0)[:, None, :, None]
-        for layer, read in zip(self.layers, cache.layers, strict=True):
-            for room, new in ((layer.keys, read.keys), (layer.values, read.values)):
-                # Padding is zeroed: it is masked, but nothing says that it is finite.
-                new = new.masked_fill_(padding, 0).index_select(0, of)
-                room[:, :, end - width : end].index_copy_(0, into, new)
-        for slot, row in zip(slots, group, strict=True):
+        source: list[int] = []
+        target: list[int] = []
+        for slot, (row, path) in zip(slots, rows, strict=True):
+            source += path
+            at = slot * self.columns + end
+            target += range(at - len(path), at)
             state = self.state[slot]
             state["count"], state["limit"], state["logprob"] = 0, row.limit, 0.0
-            state["start"] = end - len(row.prompt)
+            state["start"] = end - len(path)
             state["temperature"] = row.sampling.temperature
             state["top_k"], state["top_p"] = row.sampling.top_k, row.sampling.top_p
             state["watched"] = bool(row.sampling.stop)
             self.rows[slot] = row
             self.streams[slot] = np.random.Philox(key=row.seed)
+        last = [row.prompt[-1] for row, _ in rows]
+        self.last[torch.tensor(slots)] = torch.tensor(last, device=self.device)
+        taken = torch.tensor(source, dtype=torch.int64, device=self.device)
+        into = torch.tensor(target, dtype=torch.int64, device=self.device)
+        read = zip(self.prefixes.keys, self.prefixes.values, strict=True)
+        for layer, (keys, values) in zip(self.layers, read, strict=True):
+            layer.keys.flatten(0, 1).index_copy_(0, into, keys.index_select(0, taken))
+            layer.values.flatten(0, 1).index_copy_(0, into, values.index_select(0, taken))
         self._settings = None
-        return self._write(np.array(slots), logits[of])
 
     def _room(self, rows: int, width: int) -> list[int]:
         """Slots for new rows whose prompts take `width` columns before the end."""
@@ -322,18 +285,19 @@ class Decoder:
     def _moved(
         self, old: torch.Tensor, rows: torch.Tensor, new: int, first: int, to: int
     ) -> torch.Tensor:
-        shape = (len(rows) + new, old.shape[1], self.columns, old.shape[3])
+        shape = (len(rows) + new, self.columns, *old.shape[2:])
         size = math.prod(shape)
         # The buffer moved from last is used again: fresh memory costs more than the copy.
         if self.spare is None or self.spare.numel() < size or self.spare.dtype != old.dtype:
-            self.spare = old.new_empty(size)
+            step = 1 << max(0, size.bit_length() - 3)
+            self.spare = old.new_empty(-(-size // step) * step)
         moved = self.spare[:size].view(shape)
         until = to + self.window.end - first
         # What is masked must be finite too; columns to come are written before they are read.
-        moved[: len(rows), :, :to] = 0
-        moved[len(rows) :, :, :until] = 0
-        live = moved[: len(rows), :, to:until]
-        torch.index_select(old[:, :, first : self.window.end], 0, rows, out=live)
+        moved[: len(rows), :to] = 0
+        moved[len(rows) :, :until] = 0
+        live = moved[: len(rows), to:until]
+        torch.index_select(old[:, first : self.window.end], 0, rows, out=live)
         self.spare = old.view(-1)
         return moved
 

@@ -42,8 +42,11 @@ class LocalConfig(Config):
     """Arithmetic. float64 makes an answer independent of what else is in the batch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; `auto` takes CUDA where there is one."""
-    batch: Annotated[int, Field(ge=1)] = 256
+    batch: Annotated[int, Field(ge=1)] = 128
     """Most answers written at once."""
+    cache_mib: Annotated[int, Field(ge=1)] = 256
+    """Memory (MiB) for what was read of prompts: one that begins like an earlier one has only the
+    rest read. No answer depends on it."""
     max_context: Annotated[int, Field(ge=2)] | None = None
     """Most tokens of prompt and answer together; none: what the model was made for."""
     threads: Annotated[int, Field(ge=1)] | None = None
@@ -181,10 +184,10 @@ class LocalEngine:
 
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)
-        decoder = model.decoder(self.config.batch)
         ready: list[Row] = []
         waited = 0
         with torch.inference_mode():
+            decoder = model.decoder(self.config)
             while True:
                 with self._changed:
                     while not (self._closing or self._waiting or ready or running):
@@ -201,14 +204,12 @@ class LocalEngine:
                         job.fail(error)
                 decoder.drop(lambda row: row.owner.dropped(running))
                 ready = [row for row in ready if not row.owner.dropped(running)]
-                done: list[Written] = []
                 # A prompt costs a pass of its own, so a few of them are read together.
                 if ready and (len(ready) >= decoder.live // 8 or waited >= PATIENCE):
-                    done += decoder.admit(ready)
+                    decoder.admit(ready)
                     ready, waited = [], 0
-                done += decoder.step()
                 waited += 1
-                for written in done:
+                for written in decoder.step():
                     job = written.row.owner
                     job.answer(model.reply(job, written))
                     running.discard(job)
@@ -287,10 +288,11 @@ class _Model:
         self._tokens = lru_cache(maxsize=1024)(self._tokenise)
         self._piece = lru_cache(maxsize=65536)(lambda token: self._decode([token]))
 
-    def decoder(self, capacity: int) -> Decoder:
+    def decoder(self, config: LocalConfig) -> Decoder:
         from pipelines.engines.decode import Decoder
 
-        return Decoder(self.model, capacity, sorted(self.eos), self._stops)
+        size = config.cache_mib * 2**20
+        return Decoder(self.model, config.batch, sorted(self.eos), self._stops, size)
 
     def row(self, job: _Job) -> Row:
         """Raises BadReply `too_long`."""

@@ -26,8 +26,11 @@ What each trouble becomes:
 | half a surrogate pair in the text                   | BadReply `not_json`: it cannot be stored    |
 | no `usage`                                          | token counts of 0, which mean `not stated`  |
 | no log-probabilities although asked for             | EngineError                                 |
+| a chat template that changes a prefix (vLLM)        | EngineError                                 |
 
 So no request is sent more than `retries` + 1 times without an answer to some request in between.
+A server that says that it is vLLM is told of every sampling setting that it is off: what is not said
+it takes from the model's generation_config.json.
 Redirects are not followed, cookies are not kept, and the key is in no message, log or identity.
 """
 
@@ -77,8 +80,9 @@ class OpenAIConfig(Config):
     revision: str = ""
     """Revision of the model, for the record: servers do not state it."""
     endpoint: Endpoint = "chat"
-    """`chat`: the server applies its chat template. `completions`: it is applied here, and a prefix
-    is continued to the letter whatever whitespace it ends in."""
+    """`chat`: the server applies its chat template; where that trims a prefix, the run stops if the
+    server is vLLM, which tells. `completions`: it is applied here, and a prefix is continued to the
+    letter whatever whitespace it ends in."""
     template: str | None = None
     """For `completions`: the model's folder (with chat_template.jinja or tokenizer_config.json) or
     a .jinja file."""
@@ -97,7 +101,9 @@ class OpenAIConfig(Config):
     """Seconds for which every server may be down, such as during a restart, before the run stops."""
     structured: Structured = "json_schema"
     """How a JSON schema is sent: `json_schema` (response_format), `structured_outputs` (vLLM's own
-    field) or `none` (not at all: the prompt has to ask for JSON)."""
+    field) or `none` (not at all: the prompt has to ask for JSON). A weak model may fill its tokens
+    with white space between JSON's own: start vLLM with
+    `--structured-outputs-config '{"backend": "xgrammar", "disable_any_whitespace": true}'`."""
     logprobs: bool = False
     """Ask for the tokens' log-probabilities; a reply then holds their sum."""
     price_prompt: Annotated[float, Ge(0)] = 0.0

@@ -42,6 +42,7 @@ class ScriptedEngine:
         self.config = config
         content = digest("scripted", list(config.replies), config.fail_share)
         self._identity = Identity("scripted", "scripted", content, "", "scripted")
+        self._slots: asyncio.Semaphore
 
     @property
     def identity(self) -> Identity:
@@ -54,6 +55,7 @@ class ScriptedEngine:
         return self.config.concurrency
 
     async def __aenter__(self) -> Self:
+        self._slots = asyncio.Semaphore(self.config.concurrency)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -62,10 +64,11 @@ class ScriptedEngine:
     async def complete(self, request: Request) -> Reply:
         """One of the replies. Raises BadReply (`refused`) for the share that is to fail."""
         identity = self._identity.digest
-        if self.config.ask_log is not None:
-            key = request_key(identity, request).hex()
-            _append(self.config.ask_log, f"{key} {request.sample}\n")
-        await asyncio.sleep(self.config.delay_ms / 1000)
+        async with self._slots:
+            if self.config.ask_log is not None:
+                key = request_key(identity, request).hex()
+                _append(self.config.ask_log, f"{key} {request.sample}\n")
+            await asyncio.sleep(self.config.delay_ms / 1000)
         seed = request_seed(identity, request)
         # Another hash than the one that chooses, so that failing says nothing about the choice.
         share = self.config.fail_share

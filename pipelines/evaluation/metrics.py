@@ -178,7 +178,8 @@ def interval(
     """Percentile bootstrap interval, whole clusters (prompts) drawn with replacement.
 
     `statistic` gets one weight a row: how often the row's cluster was drawn. A draw on which it is
-    not defined (ValueError) is drawn again, at most as often as there are draws.
+    not defined (ValueError) is drawn again, at most as often as there are draws. Draws of a
+    calibration error lie above its value, at times all of them: an interval is widened to hold it.
     """
     _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
     count = int(cluster.max()) + 1
@@ -195,4 +196,5 @@ def interval(
     if not found:
         raise ValueError("the statistic is defined on no draw")
     low, high = np.quantile(found, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return float(low), float(high)
+    value = statistic(np.ones(len(cluster)))
+    return min(float(low), value), max(float(high), value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 
 def value(successes: int, n: int, stop_at: int) -> float:
@@ -28,7 +28,7 @@ def interval(successes: int, n: int, stop_at: int, coverage: float = 0.9) -> tup
     """
     tail = (1 - coverage) / 2
     stopped = stop_at >= 1 and successes >= stop_at
-    low = float(beta.ppf(tail, successes, n - successes + 1)) if successes else 0.0
+    low = float(betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
     above, draws = (successes - 1, n - 1) if stopped else (successes, n)
-    high = float(beta.ppf(1 - tail, above + 1, draws - above)) if above < draws else 1.0
+    high = float(betaincinv(above + 1, draws - above, 1 - tail)) if above < draws else 1.0
     return low, high

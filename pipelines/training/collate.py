@@ -41,10 +41,10 @@ class PairRow:
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """Token ids of a conversation, the index of each labelled step's last token, its target."""
+    """Token ids of a conversation, each labelled step's span (see `encode_steps`), its target."""
 
     ids: Ids
-    ends: Ids
+    spans: Ids
     targets: np.ndarray[Any, np.dtype[np.float32]]
 
     def __len__(self) -> int:
@@ -74,7 +74,8 @@ def encode_finished(tokenizer: PreTrainedTokenizerFast, chats: Sequence[Chat]) -
 def encode_steps(
     tokenizer: PreTrainedTokenizerFast, prompt: Chat, completions: Sequence[str]
 ) -> tuple[Ids, Ids]:
-    """Token ids of prompt, steps and EOS, and the index of each step's last token.
+    """Token ids of prompt, steps and EOS, and each step's span: (steps, 3) token indices of the
+    answer's first token, the step's first and the step's last.
 
     A step's last token is the last one that starts before the step's last character ends, by the
     tokenizer's character offsets; a token across a border belongs to the step it starts in. Where
@@ -89,7 +90,9 @@ def encode_steps(
     before = np.searchsorted(starts, len(start), side="left") - 1
     if len(ends) and not (np.diff(ends, prepend=before) > 0).all():
         raise ValueError("a step has no token of its own")
-    return np.asarray(encoded["input_ids"], np.int32), ends.astype(np.int32)
+    first = np.append(before, ends[:-1]) + 1
+    spans = np.stack([np.full_like(ends, before + 1), first[: len(ends)], ends], axis=1)
+    return np.asarray(encoded["input_ids"], np.int32), spans.astype(np.int32)
 
 
 def pair_rows(
@@ -135,7 +138,7 @@ def step_rows(
             rejects.append(_reject(row, stage, "no_labels", "no step has a label or a value"))
             continue
         try:
-            ids, ends = encode_steps(tokenizer, row["prompt"], row["completions"])
+            ids, spans = encode_steps(tokenizer, row["prompt"], row["completions"])
         except TemplateError as error:
             rejects.append(_reject(row, stage, "bad_template", str(error)))
             continue
@@ -145,7 +148,7 @@ def step_rows(
         if len(ids) > max_length:
             rejects.append(_too_long(row, stage, len(ids), max_length))
         else:
-            rows.append(StepRow(ids, ends[known], targets[known]))
+            rows.append(StepRow(ids, spans[known], targets[known]))
     return rows, rejects
 
 
@@ -160,8 +163,8 @@ def collate_pairs(rows: Sequence[PairRow], pad: int) -> dict[str, torch.Tensor]:
 
 
 def collate_steps(rows: Sequence[StepRow], pad: int) -> dict[str, torch.Tensor]:
-    """Ids (b, tokens), read at each labelled step's last token; targets (labelled steps,)."""
-    batch = collate_ids([r.ids for r in rows], [r.ends for r in rows], pad)
+    """Ids (b, tokens), the labelled steps' spans; targets (labelled steps,)."""
+    batch = collate_spans([r.ids for r in rows], [r.spans for r in rows], pad)
     return {**batch, "target": torch.from_numpy(np.concatenate([r.targets for r in rows]))}
 
 
@@ -176,6 +179,13 @@ def collate_ids(ids: Sequence[Ids], reads: Sequence[Any], pad: int) -> dict[str,
         "rows": torch.from_numpy(rows),
         "columns": torch.from_numpy(np.concatenate([np.asarray(r, np.int64) for r in reads])),
     }
+
+
+def collate_spans(ids: Sequence[Ids], spans: Sequence[Any], pad: int) -> dict[str, torch.Tensor]:
+    """The same for steps: read at their last tokens, with where they and their answers begin."""
+    every = torch.from_numpy(np.concatenate(spans).astype(np.int64))
+    read = collate_ids(ids, [span[:, 2] for span in spans], pad)
+    return {**read, "begins": every[:, 0], "starts": every[:, 1]}
 
 
 def _targets(

@@ -11,10 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
-    AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -25,9 +23,6 @@ from transformers.utils import logging as hf_logging
 from pipelines.training.config import TrainConfig, model_folder
 from schemas.errors import UserError
 
-HEAD_FILE = "head.safetensors"
-HEAD_CONFIG = "step_head.json"
-HEAD_FORMAT = 1
 PAD_TOKEN = "<|pad|>"
 
 
@@ -95,15 +90,15 @@ def new_reward_model(
     al., arXiv 2009.01325). Raises UserError for a base that has no linear head on its last token.
     """
     model = load_reward_model(base)
-    _fit(model, tokenizer)
+    fit_vocabulary(model, tokenizer)
     scorer = reward_scorer(model)
-    _start(scorer.head, seed)
+    start_head(scorer.head, seed)
     return model, scorer
 
 
 def load_reward_model(folder: str | Path) -> PreTrainedModel:
     """A folder's weights as a sequence classifier with one label, in float32."""
-    return _pretrained(AutoModelForSequenceClassification, folder, num_labels=1)
+    return pretrained(AutoModelForSequenceClassification, folder, num_labels=1)
 
 
 def reward_scorer(model: PreTrainedModel) -> Scorer:
@@ -114,38 +109,6 @@ def reward_scorer(model: PreTrainedModel) -> Scorer:
             f"{type(model).__name__}: no linear head on the last token; use a causal LM"
         )
     return Scorer(model.base_model, head)
-
-
-def new_step_model(base: str | Path, tokenizer: PreTrainedTokenizerFast, seed: int) -> Scorer:
-    """The base's backbone with a fresh head that scores tokens."""
-    backbone = _pretrained(AutoModel, base)
-    _fit(backbone, tokenizer)
-    head = nn.Linear(backbone.config.get_text_config().hidden_size, 1)
-    _start(head, seed)
-    return Scorer(backbone, head)
-
-
-def save_step_model(scorer: Scorer, folder: Path) -> None:
-    """Write backbone, head and the head's config; the tokenizer is saved by its own method."""
-    scorer.backbone.save_pretrained(folder)
-    weights = {name: p.detach().cpu().contiguous() for name, p in scorer.head.named_parameters()}
-    save_file(weights, folder / HEAD_FILE)
-    config = {"format": HEAD_FORMAT, "head": "linear", "reads": "last token of each step"}
-    (folder / HEAD_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def load_step_model(folder: str | Path) -> Scorer:
-    """Read what `save_step_model` wrote. Raises UserError for another or a newer format."""
-    path = model_folder(folder)
-    if not (path / HEAD_CONFIG).is_file() or not (path / HEAD_FILE).is_file():
-        raise UserError(f"{path}: no step model here ({HEAD_CONFIG} or {HEAD_FILE} is missing)")
-    found = json.loads((path / HEAD_CONFIG).read_text(encoding="utf-8")).get("format")
-    if found != HEAD_FORMAT:
-        raise UserError(f"{path}: step head format {found}, this Prefinery reads {HEAD_FORMAT}")
-    backbone = _pretrained(AutoModel, path)
-    head = nn.Linear(backbone.config.get_text_config().hidden_size, 1)
-    head.load_state_dict(load_file(path / HEAD_FILE))
-    return Scorer(backbone, head)
 
 
 def context_length(model: PreTrainedModel) -> int | None:
@@ -206,7 +169,8 @@ def _distinct(table: pa.Table, column: str) -> list[str]:
     return sorted(v for v in pc.unique(table[column]).to_pylist() if v is not None)[:20]
 
 
-def _pretrained(kind: Any, folder: str | Path, **options: Any) -> PreTrainedModel:
+def pretrained(kind: Any, folder: str | Path, **options: Any) -> PreTrainedModel:
+    """Weights of a folder in float32 as an Auto class reads them. Raises UserError."""
     path = model_folder(folder)
     try:
         with _quiet():
@@ -222,14 +186,15 @@ def _pretrained(kind: Any, folder: str | Path, **options: Any) -> PreTrainedMode
     return model
 
 
-def _fit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+def fit_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     """Give the model the tokenizer's pad id, and a row for it where the token was added."""
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
 
-def _start(head: nn.Linear, seed: int) -> None:
+def start_head(head: nn.Linear, seed: int) -> None:
+    """Fresh weights of standard deviation 1/(d+1), d the head's inputs; no bias."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         head.weight.normal_(0.0, 1.0 / (head.in_features + 1), generator=generator)

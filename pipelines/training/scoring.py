@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from pipelines.training.model import Scorer
+    from pipelines.training.step_model import StepScorer
 
 BATCH_TOKENS = 16_384  # padded tokens of a batch; bounds memory whatever the lengths
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -27,7 +28,7 @@ Stepped = tuple[tuple[Message, ...], tuple[str, ...]]
 class _Model:
     """What both share: a scorer, its tokenizer, and how many tokens it reads."""
 
-    def __init__(self, scorer: Scorer, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, scorer: Scorer | StepScorer, tokenizer: PreTrainedTokenizerFast) -> None:
         import torch
 
         from pipelines.training.model import context_length
@@ -54,7 +55,9 @@ class _Model:
 
     def _read(self, items: Sequence[Any]) -> list[Floats]:
         encoded: list[Encoded] = []
-        for i, item in enumerate(items):
+        # Samples of one prompt often say the same: a text is scored once.
+        place: dict[Any, int] = {item: i for i, item in enumerate(dict.fromkeys(items))}
+        for i, item in enumerate(place):
             made = self._encode(item)
             if isinstance(made, str):
                 raise UserError(
@@ -62,7 +65,8 @@ class _Model:
                     "leave such texts out"
                 )
             encoded.append(made)
-        return read(self.scorer, [ids for ids, _ in encoded], [reads for _, reads in encoded])
+        found = read(self.scorer, [ids for ids, _ in encoded], [reads for _, reads in encoded])
+        return [found[place[item]] for item in items]
 
     def refusals(self, items: Sequence[Any]) -> list[str | None]:
         """Why each item cannot be scored: `too_long`, `bad_template`, `no_step_token`; none: it can."""
@@ -103,7 +107,8 @@ class StepModel(_Model):
     def load(cls, folder: str | Path) -> Self:
         """Load a folder that `train_steps` wrote. Raises UserError, MissingExtra."""
         require_training()
-        from pipelines.training.model import load_step_model, load_tokenizer
+        from pipelines.training.model import load_tokenizer
+        from pipelines.training.step_model import load_step_model
 
         return cls(load_step_model(folder), load_tokenizer(folder))
 
@@ -120,17 +125,18 @@ class StepModel(_Model):
         return encode_steps(self.tokenizer, _chat(item[0]), item[1])
 
 
-def read(scorer: Scorer, ids: Sequence[Any], reads: Sequence[Any]) -> list[Floats]:
-    """Scores at the tokens `reads[i]` of `ids[i]`, batched by length, in the order given."""
+def read(scorer: Scorer | StepScorer, ids: Sequence[Any], reads: Sequence[Any]) -> list[Floats]:
+    """Scores at the tokens (or of the spans) `reads[i]` of `ids[i]`, batched by length, in order."""
     import torch
 
-    from pipelines.training.collate import collate_ids
+    from pipelines.training.collate import collate_ids, collate_spans
 
     device = scorer.head.weight.device
     found: list[Floats] = [np.empty(0)] * len(ids)
     for batch in _batches([len(i) for i in ids]):
         # Any id serves as padding: attention is causal and scores are read by index.
-        inputs = collate_ids([ids[i] for i in batch], [reads[i] for i in batch], pad=0)
+        collate = collate_spans if np.ndim(reads[batch[0]]) == 2 else collate_ids
+        inputs = collate([ids[i] for i in batch], [reads[i] for i in batch], pad=0)
         with torch.inference_mode():
             scores = scorer(**{name: tensor.to(device) for name, tensor in inputs.items()})
         flat = scores.cpu().numpy().astype(np.float64)

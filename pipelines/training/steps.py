@@ -26,8 +26,8 @@ def train_steps(
 ) -> Trained:
     """Train on `StepExample` rows and write the model to `out`.
 
-    Each step's last token is scored; its target is the estimated value, or the hard label where
-    there is none; steps with neither teach nothing. `out` holds the backbone and the head
+    Each step is scored (see step_model.py); its target is the estimated value, or the hard label where
+    there is none; steps with neither teach nothing. `out` holds the LM and the head
     (config, safetensors), the tokenizer and a model card; nothing is pickled. Figures: `rows`,
     `rejected`, `steps`, `parameters`, `optimizer_steps`, `tokens`, `train_loss` and, with a
     validation table, `validation_rows`, `validation_rejected`, `validation_loss` and
@@ -39,13 +39,9 @@ def train_steps(
     import torch
 
     from pipelines.training.collate import collate_steps, step_rows
-    from pipelines.training.model import (
-        load_tokenizer,
-        new_step_model,
-        save_step_model,
-        write_card,
-    )
+    from pipelines.training.model import load_tokenizer, write_card
     from pipelines.training.scoring import read
+    from pipelines.training.step_model import new_step_model, save_step_model
     from pipelines.training.trainer import fit, reproducible, step_loss
 
     with reproducible(seed, config.threads):
@@ -59,7 +55,7 @@ def train_steps(
         figures: dict[str, float | int] = {
             "rows": len(rows),
             "rejected": len(rejects),
-            "steps": sum(len(r.ends) for r in rows),
+            "steps": sum(len(r.spans) for r in rows),
             "parameters": sum(p.numel() for p in scorer.parameters()),
             **fit(config, scorer, rows, collate, step_loss, out, seed, advance),
         }
@@ -68,7 +64,9 @@ def train_steps(
             rejects += more
             figures |= {"validation_rows": len(held), "validation_rejected": len(more)}
             if held:
-                logits = np.concatenate(read(scorer, [r.ids for r in held], [r.ends for r in held]))
+                logits = np.concatenate(
+                    read(scorer, [r.ids for r in held], [r.spans for r in held])
+                )
                 target = np.concatenate([r.targets for r in held]).astype(np.float64)
                 batch = {"target": torch.from_numpy(target)}
                 figures["validation_loss"] = float(step_loss(torch.from_numpy(logits), batch))

@@ -18,6 +18,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from pipelines.config import Advance
 from pipelines.training.config import TrainConfig
 from pipelines.training.model import Scorer
+from pipelines.training.step_model import StepScorer
 from schemas.errors import UserError
 
 WINDOW = 50  # batches that are sorted by length together
@@ -127,7 +128,7 @@ class HeadTrainer(Trainer):
 
 def fit(
     config: TrainConfig,
-    scorer: Scorer,
+    scorer: Scorer | StepScorer,
     rows: Sequence[Any],
     collate: Callable[[Sequence[Any]], dict[str, torch.Tensor]],
     loss: Loss,

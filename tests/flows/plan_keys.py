@@ -1,0 +1,168 @@
+"""Plans that name all keys there are, and a walk over them by the plan's JSON schema."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flows.plan import Plan
+from tests.flows.plans import POLICY, ROOT
+
+BUNDLED = ROOT / "data" / "plans" / "demo.toml"
+SCHEMA = Plan.model_json_schema()
+
+SAMPLING = {"temperature": 0.7, "top_p": 0.9, "top_k": 5, "max_tokens": 64, "stop": ["\n\n"]}
+INGEST = {
+    "paths": ["prompts.jsonl"],
+    "format": "jsonl",
+    "columns": {
+        **{"prompt": "prompt", "messages": "messages", "reference": "reference", "id": "id"},
+        **{"task": "task", "verifier": "verifier", "source": "source", "licence": "licence"},
+        "constraints": "constraints",
+    },
+    "task": "math",
+    "verifier": "numeric",
+    "source": "tests",
+    "licence": "mit",
+    "max_chars": 5000,
+    "limit": 10,
+    "split": "train",
+}
+TRAIN = {
+    **{"base": str(POLICY), "epochs": 1, "batch_size": 2, "learning_rate": 1e-3, "threads": 1},
+    **{"max_length": 64, "warmup_share": 0.0, "weight_decay": 0.0, "bf16": False},
+}
+WHOLE: dict[str, Any] = {
+    "name": "maximal",
+    "seed": 1,
+    "shard_rows": 10,
+    "failure_limit": 0.5,
+    "prompts": INGEST,
+    "engines": {
+        "fake": {
+            **{"kind": "scripted", "replies": ["#1"], "fail_share": 0.1, "delay_ms": 1.0},
+            **{"concurrency": 4, "ask_log": "asked.txt"},
+        },
+        "small": {
+            **{"kind": "local", "model": "org/name", "revision": "main", "dtype": "float32"},
+            **{"device": "cpu", "batch": 4, "max_context": 64, "threads": 1},
+        },
+        "server": {
+            **{"kind": "openai", "base_urls": ["http://127.0.0.1:9/v1"], "model": "m"},
+            **{"revision": "r", "endpoint": "completions", "template": "chat.jinja"},
+            **{"continue_mode": "vllm", "api_key_env": "KEY", "concurrency": 4, "timeout_s": 1.0},
+            **{"retries": 0, "give_up_s": 0.0, "structured": "none", "logprobs": True},
+            **{"price_prompt": 1.0, "price_completion": 2.0},
+        },
+        "card": {
+            **{"kind": "vllm", "model": "org/name", "revision": "main", "dtype": "auto"},
+            **{"max_model_len": 64, "gpu_memory_utilization": 0.5, "max_num_seqs": 4},
+            "tensor_parallel_size": 1,
+        },
+    },
+    "generate": {"engine": "fake", "samples": 4, "system": "Be brief.", "sampling": SAMPLING},
+    "verify": {"last_number": True},
+    "process": {
+        **{"engine": "fake", "method": "monte_carlo", "k": 4, "stop_at": 1, "splitter": "lines"},
+        **{"per_prompt": 2, "sampling": SAMPLING},
+    },
+    "pairs": {"per_prompt": 2, "best_worst": False, "min_gap": 0.1},
+    "judge": {"judges": ["verifier", "step_values"]},
+    "decide": {"keep_margin": 0.2, "flip_margin": 0.4, "min_votes": 1, "route": False},
+    "emit": {
+        **{"name": "maximal", "formats": ["standard"], "validation": 0.2, "test": 0.2},
+        **{"min_probability": 0.5, "licence": "mit"},
+    },
+    "train": {
+        "reward": {**TRAIN, "center": 0.0, "margin": True},
+        "steps": {**TRAIN, "soft": False},
+    },
+    "evaluate": {
+        "prompts": INGEST,
+        "generate": {"engine": "fake", "samples": 2, "system": "Be brief.", "sampling": SAMPLING},
+        "seeds": 2,
+        "step_checker": "word_problems",
+        "metrics": {
+            **{"n": [1, 2], "step_aggregate": "last", "splitter": "lines", "bootstrap": 10},
+            "level": 0.9,
+        },
+    },
+}
+
+MAXIMAL: dict[str, Any] = json.loads(json.dumps(WHOLE))
+"""As WHOLE, but no table stands in two places."""
+
+
+def bundled() -> dict[str, Any]:
+    """The bundled plan as a table, with paths that hold wherever it is written."""
+    text = BUNDLED.read_text("utf-8").replace('"../', f'"{ROOT}/data/')
+    return tomllib.loads(text)
+
+
+PLANS = {"bundled": bundled(), "maximal": MAXIMAL}
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a plan: where it stands, what the JSON schema says of it, what stands beside it."""
+
+    at: tuple[str, ...]
+    options: tuple[dict[str, Any], ...]
+    required: bool
+    siblings: frozenset[str]
+    tag: bool
+    """It says which of several tables the table is."""
+
+    @property
+    def dotted(self) -> str:
+        return ".".join(self.at)
+
+
+def keys(plan: Mapping[str, Any], node: dict[str, Any], at: tuple[str, ...] = ()) -> Iterator[Key]:
+    """All keys of a plan, by the schema."""
+    for option in _options(node, plan):
+        if "properties" in option:
+            known = frozenset(option["properties"])
+            for name, value in plan.items():
+                inner = option["properties"][name]
+                kinds = tuple(_options(inner, value))
+                needed = name in option.get("required", ())
+                yield Key((*at, name), kinds, needed, known, name == "kind")
+                if isinstance(value, dict):
+                    yield from keys(value, inner, (*at, name))
+        elif "additionalProperties" in option:
+            for name, value in plan.items():
+                yield from keys(value, option["additionalProperties"], (*at, name))
+
+
+def _options(node: dict[str, Any], value: Any) -> Iterator[dict[str, Any]]:
+    """What a value may be, with references followed and a tagged table told by its tag."""
+    if "$ref" in node:
+        yield from _options(SCHEMA["$defs"][node["$ref"].rpartition("/")[2]], value)
+    elif "discriminator" in node:
+        yield from _options({"$ref": node["discriminator"]["mapping"][value["kind"]]}, value)
+    elif "anyOf" in node:
+        for option in node["anyOf"]:
+            yield from _options(option, value)
+    else:
+        yield node
+
+
+def mutated(plan: dict[str, Any], at: tuple[str, ...], value: Any = None) -> dict[str, Any]:
+    """The plan with another value at a key; None takes the key out."""
+    made = copy.deepcopy(plan)
+    table = made
+    for name in at[:-1]:
+        table = table[name]
+    if value is None:
+        del table[at[-1]]
+    else:
+        table[at[-1]] = value
+    return made
+
+
+ALL = {name: tuple(keys(plan, SCHEMA)) for name, plan in PLANS.items()}
