@@ -21,10 +21,7 @@ asked again that had no reply in the journal when the process was killed.
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import hashlib
-import importlib
 import json
 import os
 import random
@@ -36,113 +33,27 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from benchmarks.harness import REPO, Result, demo_plan, options, report, say, toml
 
 REPLIES = ["3+4=7\n7-2=5\n#5", "1+1=2\n#16", "14-2=12\n12+9=21\n21-5=16\n#16", "#8", "#12", "huh"]
-TOLD_EVERY_S = 0.01
-"""Least time between two lines of progress: a full pipe would hold the worker up."""
-_HEAVY = (
-    "transformers.models.auto.modeling_auto",
-    "pipelines.training.trainer",
-    "pipelines.training.scoring",
-)
 Ask = tuple[str, int]
 """A request's key in hexadecimal, and its sample index."""
 
 
-# --- the process that is killed ------------------------------------------------------------------
+@dataclass(frozen=True)
+class Part:
+    """A plan to be disturbed: how far it is run, how often it is killed."""
 
-
-class Watched:
-    """An engine whose asks are logged before they are answered.
-
-    With `varying` every call draws with other randomness under the same identity.
-    """
-
-    def __init__(self, engine: Any, log: Path, varying: bool) -> None:
-        self.engine = engine
-        self.varying = varying
-        self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        self._slots: asyncio.Semaphore
-
-    @property
-    def identity(self) -> Any:
-        """As the engine says."""
-        return self.engine.identity
-
-    @property
-    def concurrency(self) -> int:
-        """As the engine says."""
-        return int(self.engine.concurrency)
-
-    async def __aenter__(self) -> Self:
-        await self.engine.__aenter__()
-        # As many as the engine wants: what waits here was not asked yet.
-        self._slots = asyncio.Semaphore(self.concurrency)
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.engine.__aexit__(*exc)
-
-    async def complete(self, request: Any) -> Any:
-        """Log, then ask."""
-        from pipelines.engines.base import request_key
-
-        key = request_key(self.identity.digest, request).hex()
-        async with self._slots:
-            os.write(self._log, f"{key} {request.sample}\n".encode())
-            if self.varying:
-                seed = random.SystemRandom().randrange(2**31)
-                request = replace(request, sampling=replace(request.sampling, seed=seed))
-            return await self.engine.complete(request)
-
-
-def work(plan: Path, root: Path, job: Literal["curate", "all"], log: Path, varying: bool) -> None:
-    """Run a plan, telling progress on stdout as `STAGE ROWS` lines after a line `start`."""
-    from flows import engines, session
-    from flows.progress import Reporter
-
-    if job == "all":
-        # Loaded before the clock starts: kills are to hit the work, not the imports.
-        for module in _HEAVY:
-            importlib.import_module(module)
-
-    class Telling(Reporter):
-        def say(self, text: str) -> None:
-            pass
-
-        @contextmanager
-        def stage(
-            self, name: str, total: int, price: float = 0.0
-        ) -> Iterator[Callable[[int, int], None]]:
-            done, told = 0, time.monotonic()
-            print(name, 0, flush=True)
-
-            def advance(rows: int, tokens: int) -> None:
-                nonlocal done, told
-                done += rows
-                if time.monotonic() - told >= TOLD_EVERY_S:
-                    told = time.monotonic()
-                    print(name, done, flush=True)
-
-            yield advance
-            print(name, done, flush=True)
-
-    make = engines._engine
-    engines._engine = lambda config, memory: Watched(make(config, memory), log, varying)
-    print("start", 0, flush=True)
-    summary = session.start(plan, root, job, Telling())
-    print(json.dumps({"asked": summary.asked, "replayed": summary.replayed}), flush=True)
-
-
-# --- the one that kills --------------------------------------------------------------------------
+    plan: dict[str, Any]
+    job: Literal["curate", "all"]
+    kills: int
+    varying: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,13 +79,13 @@ class Attempt:
 class Runs:
     """Processes that run one plan on one store."""
 
-    def __init__(self, plan: Path, root: Path, job: str, varying: bool = False) -> None:
+    def __init__(self, plan: Path, root: Path, part: Part) -> None:
         self.root = root
         self.log = root.with_name(root.name + ".asked")
         self.log.touch()
-        words = ["--plan", plan, "--root", root, "--job", job, "--log", self.log]
-        self.command = [sys.executable, "-m", "benchmarks.crash", "work", *map(str, words)]
-        self.command += ["--varying"] if varying else []
+        words = ["--plan", plan, "--root", root, "--job", part.job, "--log", self.log]
+        self.command = [sys.executable, "-m", "benchmarks.crash_worker", *map(str, words)]
+        self.command += ["--varying"] if part.varying else []
 
     def run(self, until: Callable[[Event], bool] | None = None, after_s: float = 0.0) -> Attempt:
         """Run to the end, or kill the process `after_s` seconds after the event that `until` names.
@@ -259,6 +170,7 @@ class Outcome:
     """What one disturbed run came to."""
 
     kills: int = 0
+    kills_missed: int = 0
     identical: float = 0.0
     files: int = 0
     parquet_files: int = 0
@@ -327,6 +239,7 @@ def disturbed(runs: Runs, reference: Attempt, kills: int, seed: int) -> tuple[Ou
         killed.append(attempt.events[-1])
     outcome.disturbed_s = time.monotonic() - began
     outcome.kills = len(killed)
+    outcome.kills_missed = kills - len(killed)
     outcome.asked = lines
     outcome.startup_s = fmean(startups)
     outcome.catch_up_s = fmean(caught_up) if caught_up else 0.0
@@ -343,18 +256,16 @@ def compare(outcome: Outcome, one: dict[str, str], other: dict[str, str]) -> Non
     outcome.identical = same / len(names)
 
 
-def crash(
-    folder: Path, plan: dict[str, Any], job: str, kills: int, seed: int, varying: bool = False
-) -> Outcome:
+def crash(folder: Path, part: Part, seed: int) -> Outcome:
     """One part, in `folder`: the undisturbed run, the killed one, and what they came to."""
     folder.mkdir(parents=True)
     path = folder / "plan.toml"
-    path.write_text(toml(plan), "utf-8")
-    calm = Runs(path, folder / "calm", job, varying)
+    path.write_text(toml(part.plan), "utf-8")
+    calm = Runs(path, folder / "calm", part)
     reference = calm.run()
-    runs = Runs(path, folder / "killed", job, varying)
-    outcome, killed = disturbed(runs, reference, kills, seed)
-    if varying:
+    runs = Runs(path, folder / "killed", part)
+    outcome, killed = disturbed(runs, reference, part.kills, seed)
+    if part.varying:
         once = runs.files()
         outcome.varied = once != calm.files()
         shutil.rmtree(runs.root / "stages")
@@ -380,7 +291,7 @@ def scripted_plan(prompts: int, delay_ms: float) -> dict[str, Any]:
     plan["engines"]["policy"] = {
         "kind": "scripted",
         "replies": REPLIES,
-        "fail_share": 0.02,
+        "fail_share": 0.005,
         "delay_ms": delay_ms,
         "concurrency": 64,
     }
@@ -406,47 +317,41 @@ def local_plan(prompts: int, fresh: int) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     chosen = options(__doc__ or "", seeds=1, argv=argv)
-    small, fresh, few, kills = (16, 16, 3, 20) if chosen.quick else (60, 40, 20, 20)
-    parts: dict[str, tuple[dict[str, Any], str, int, bool]] = {
-        "scripted": (scripted_plan(30 if chosen.quick else 200, 10.0), "curate", kills, False),
-        "local": (local_plan(small, fresh), "all", few, False),
-        "varying": (scripted_plan(30 if chosen.quick else 200, 10.0), "curate", kills, True),
-    }
     if chosen.quick:
-        del parts["varying"]
+        parts = {
+            "scripted": Part(scripted_plan(30, 10.0), "curate", 10),
+            "local": Part(local_plan(16, 16), "all", 1),
+        }
+    else:
+        parts = {
+            "scripted": Part(scripted_plan(200, 10.0), "curate", 20),
+            "local": Part(local_plan(60, 40), "all", 20),
+            "varying": Part(scripted_plan(200, 10.0), "curate", 20, varying=True),
+        }
     result = Result("crash", list(range(chosen.seeds)))
     outcomes: list[Outcome] = []
-    for name, (plan, job, count, varying) in parts.items():
+    for name, part in parts.items():
         with tempfile.TemporaryDirectory(prefix="crash-") as folder:
             done = [
-                crash(Path(folder, f"{name}-{seed}"), plan, job, count, seed, varying)
-                for seed in range(chosen.seeds)
+                crash(Path(folder, f"{name}-{seed}"), part, seed) for seed in range(chosen.seeds)
             ]
         outcomes += done
         result.tables[name] = [outcome.__dict__ for outcome in done]
     result.figures = {
-        "kills": sum(outcome.kills for outcome in outcomes),
-        "identical": min(outcome.identical for outcome in outcomes),
-        "asked_twice": sum(outcome.asked_twice for outcome in outcomes),
-        "asked_again_in_flight": sum(outcome.asked_again_in_flight for outcome in outcomes),
-        "replies_changed": sum(outcome.replies_changed for outcome in outcomes),
-        "asked_when_repeated": sum(outcome.asked_when_repeated for outcome in outcomes),
+        name: sum(getattr(outcome, name) for outcome in outcomes)
+        for name in (
+            "kills",
+            "kills_missed",
+            "asked",
+            "asked_twice",
+            "asked_again_in_flight",
+            "replies_changed",
+            "asked_when_repeated",
+        )
     }
+    result.figures["identical"] = min(outcome.identical for outcome in outcomes)
     return report(result, chosen)
 
 
-def _work(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser()
-    for name in ("--plan", "--root", "--log"):
-        parser.add_argument(name, type=Path, required=True)
-    parser.add_argument("--job", required=True)
-    parser.add_argument("--varying", action="store_true")
-    given = parser.parse_args(argv)
-    work(given.plan, given.root, given.job, given.log, given.varying)
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["work"]:
-        _work(sys.argv[2:])
-    else:
-        main()
+    main()

@@ -14,8 +14,9 @@ from flows.jobs import generate_responses, ingest_prompts, settings, verify_resp
 from flows.runner import Run, Step, digests, stage, whole
 from pipelines.config import Advance
 from pipelines.engines.folder import folder_digest
-from pipelines.evaluation.evaluate import Evaluation, GoldSteps, Samples, evaluate
-from pipelines.process.splitting import Splitter, completions, split
+from pipelines.evaluation.evaluate import Evaluation, GoldSteps, evaluate
+from pipelines.evaluation.scores import Samples
+from pipelines.process.splitting import Splitter, completions
 from pipelines.store import Draft, Output, Published, explained
 from pipelines.training.config import RewardConfig, StepsConfig, model_folder
 from schemas.errors import UserError
@@ -146,7 +147,9 @@ def evaluate_models(run: Run, dataset: Published, models: dict[str, Published]) 
     def work(draft: Draft, advance: Advance) -> tuple[Output, dict[str, Any]]:
         fresh, rejects = _fresh(prompts, run.published["ingest"])
         folders = {name: output.path / "files" for name, output in models.items()}
-        test = read_split(dataset.path / "files", Preference, "test")
+        test, validation = (
+            read_split(dataset.path / "files", Preference, name) for name in ("test", "validation")
+        )
         done = []
         for sampling, (responses, verdicts) in enumerate(answered):
             samples = _samples(fresh, responses, verdicts)
@@ -159,6 +162,7 @@ def evaluate_models(run: Run, dataset: Published, models: dict[str, Published]) 
                     samples,
                     _gold(plan.step_checker, samples, plan.metrics.splitter),
                     run.plan.seed + sampling,
+                    validation,
                 )
             )
             advance(1, 0)
@@ -220,11 +224,11 @@ def _gold(checker: str | None, samples: Samples, splitter: Splitter) -> list[Gol
     for prompt, responses in samples:
         texts = {response.text: response for response, _ in responses}
         for response in texts.values():
-            parts = split(response, splitter)
-            if parts is None or response.finish_reason != "stop":
+            parts = completions(response.text, splitter)
+            if not parts or response.finish_reason != "stop":
                 continue
             error = check(prompt.messages[-1].content, response.text).first_error
-            gold.append(GoldSteps(prompt.messages, completions(response, parts), error))
+            gold.append(GoldSteps(prompt.messages, parts, error))
     return gold
 
 

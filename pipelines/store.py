@@ -21,6 +21,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +42,6 @@ log = logging.getLogger(__name__)
 RECORDS: dict[str, type[Record]] = {record.__name__: record for record in ALL}
 Output = Mapping[str, tuple[type[Record], pa.Table]]
 """What a unit of work gives: table name to (record, rows)."""
-
 
 _WRONG_PATH = (errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
@@ -188,18 +188,18 @@ class Store:
         path = self.root / "locks" / name
         with explained(path):
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        told = False
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            # Polled: Polars' signal handler would restart a call that blocks, unseen by Ctrl-C.
+            while not _locked(handle):
                 holder = os.pread(handle, 20, 0).decode(errors="replace").strip() or "another"
+                at_work = f"{name}: process {holder} is at work on it"
                 if not wait:
-                    raise Busy(
-                        f"{name}: process {holder} is at work on it; wait for it to end, or stop it, "
-                        "then run again"
-                    ) from error
-                log.info("%s: waiting for process %s, which is making it", name, holder)
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                    raise Busy(f"{at_work}; wait for it to end, or stop it, then run again")
+                if not told:
+                    log.warning("%s; waiting for it to end", at_work)
+                told = True
+                time.sleep(0.1)
             with explained(path):
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, str(os.getpid()).encode(), 0)
@@ -384,6 +384,14 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size
     except FileNotFoundError:
         return None
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _note(unit: int) -> str:

@@ -2,8 +2,9 @@
 
 All rows of the batch write the same column of the cache at the same time, so a row's cache ends
 where the batch stands and starts wherever its length says (left padding); positions are counted
-from the row's own start. A row that joins has its prompt read on its own and copied in front of
-that column. Rows that end are skipped and cut out when they are many.
+from the row's own start. A row that joins has all of its prompt but the last token read, as far as
+the prefix cache does not know it, and copied in front of that column; the last token is the first
+that it reads with the others. Rows that end are skipped and cut out when they are many.
 
 A row draws its uniforms from its own Philox stream, by inverse CDF, so that what it draws does not
 depend on its neighbours. What is left of them is rounding: the same row in a batch of another shape
@@ -145,6 +146,11 @@ class _Layer(PlacedLayer):
         return self.window.end - self.window.first
 
 
+def _no_rows(pool: torch.Tensor) -> torch.Tensor:
+    """Keys or values (rows, columns, heads, size) of no row, as a pool (places, heads, size) is."""
+    return pool.new_empty((0, 1, *pool.shape[1:]))
+
+
 class Decoder:
     """One running batch of at most `capacity` rows; not thread-safe, under `inference_mode`.
 
@@ -167,8 +173,8 @@ class Decoder:
         self.stops = stops
         self.window = _Window()
         self.prefixes = PrefixCache(model, cache_size)
-        none = zip(self.prefixes.keys, self.prefixes.values, strict=True)
-        self.layers = [_Layer(self.window, keys[None, :0], values[None, :0]) for keys, values in none]
+        pools = zip(self.prefixes.keys, self.prefixes.values, strict=True)
+        self.layers = [_Layer(self.window, *map(_no_rows, both)) for both in pools]
         self.columns = 0
         self.spare: torch.Tensor | None = None
         self.rows: list[Row | None] = []
@@ -212,7 +218,7 @@ class Decoder:
             use_cache=True,
         )
         window.end += 1
-        return self._write(np.arange(len(self.rows)), output.logits[:, -1])
+        return self._write(output.logits[:, -1])
 
     def drop(self, unwanted: Callable[[Row], bool]) -> None:
         """Let go of rows that nobody waits for."""
@@ -289,8 +295,7 @@ class Decoder:
         size = math.prod(shape)
         # The buffer moved from last is used again: fresh memory costs more than the copy.
         if self.spare is None or self.spare.numel() < size or self.spare.dtype != old.dtype:
-            step = 1 << max(0, size.bit_length() - 3)
-            self.spare = old.new_empty(-(-size // step) * step)
+            self.spare = old.new_empty(size)
         moved = self.spare[:size].view(shape)
         until = to + self.window.end - first
         # What is masked must be finite too; columns to come are written before they are read.
@@ -298,7 +303,10 @@ class Decoder:
         moved[len(rows) :, :until] = 0
         live = moved[: len(rows), to:until]
         torch.index_select(old[:, first : self.window.end], 0, rows, out=live)
-        self.spare = old.view(-1)
+        # All of it, not what the last layout used: else buffers shrink, are allocated again and again,
+        # and the heap of the C library is left full of holes.
+        whole = old.untyped_storage().nbytes() // old.element_size()
+        self.spare = old.as_strided((whole,), (1,), 0)
         return moved
 
     def _prepared(self) -> dict[str, torch.Tensor]:
@@ -310,45 +318,43 @@ class Decoder:
             }
         return self._settings
 
-    def _write(self, slots: np.ndarray, logits: torch.Tensor) -> list[Written]:
-        """Draw the next token of these rows from their logits (rows, vocabulary)."""
+    def _write(self, logits: torch.Tensor) -> list[Written]:
+        """Draw the next token of every row from the logits (rows, vocabulary)."""
         state = self.state
-        count = state["count"][slots]
-        for slot in slots[count % BLOCK == 0]:
+        count = state["count"]
+        for slot in np.flatnonzero(count % BLOCK == 0).tolist():
             raw = self.streams[slot].random_raw(BLOCK)  # the stream that numpy keeps stable
             state["uniforms"][slot] = (raw >> np.uint64(11)) * 2.0**-53
-        uniforms = torch.from_numpy(state["uniforms"][slots, count % BLOCK]).to(self.device)
-        at = torch.from_numpy(slots).to(self.device)
+        every = np.arange(len(count))
+        uniforms = torch.from_numpy(state["uniforms"][every, count % BLOCK]).to(self.device)
         settings = self._prepared()
-        tokens, logprobs = draw(
+        self.last, logprobs = draw(
             logits,
-            settings["temperature"][at],
-            settings["top_k"][at],
-            settings["top_p"][at],
+            settings["temperature"],
+            settings["top_k"],
+            settings["top_p"],
             uniforms,
             filtered=bool(((state["top_k"] > 0) | (state["top_p"] < 1)).any()),
         )
-        self.last[at] = tokens
-        drawn = tokens.cpu().numpy()
+        drawn = self.last.cpu().numpy()
         if count.max() == self.written.shape[1]:
             self.written = np.concatenate([self.written, np.zeros_like(self.written)], axis=1)
-        self.written[slots, count] = drawn
-        state["count"][slots] += 1
-        state["logprob"][slots] += logprobs.cpu().numpy()
+        self.written[every, count] = drawn
+        count += 1
+        state["logprob"] += logprobs.cpu().numpy()
         stopped = np.isin(drawn, self.eos)
-        ended = stopped | (state["count"][slots] >= state["limit"][slots])
+        ended = stopped | (count >= state["limit"])
         done = []
-        for i in np.flatnonzero(ended | state["watched"][slots]).tolist():
-            slot = int(slots[i])
+        for slot in np.flatnonzero(ended | state["watched"]).tolist():
             row = self.rows[slot]
-            wrote = self.written[slot, : state["count"][slot]]
+            wrote = self.written[slot, : count[slot]]
             if row is not None:
-                stop = bool(stopped[i]) or (
+                stop = bool(stopped[slot]) or (
                     bool(row.sampling.stop) and self.stops(row, wrote.tolist())
                 )
-                if not stop and not ended[i]:
+                if not stop and not ended[slot]:
                     continue
                 done.append(Written(row, wrote.tolist(), float(state["logprob"][slot]), stop))
                 self.rows[slot] = None
-            state["count"][slot] = 0
+            count[slot] = 0
         return done

@@ -29,12 +29,15 @@ class PlacedLayer(CacheLayerMixin):
     """A cache layer whose memory is somebody else's: what it needs is laid out beforehand."""
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Raises: there is nothing left to lay out in a pass."""
         raise NotImplementedError("laid out before the first pass")
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Columns that a pass sees, its own tokens included, and the first one's number."""
         return self.get_seq_length() + query_length, 0
 
     def get_max_length(self) -> int:
+        """No limit of its own."""
         return -1
 
 
@@ -45,11 +48,18 @@ class _PoolLayer(PlacedLayer):
     tokens; `real`: where they are among the pass's (rows * length) tokens.
     """
 
-    past: torch.Tensor
-    new: torch.Tensor
-    real: torch.Tensor
-    keys: torch.Tensor
-    values: torch.Tensor
+    def __init__(
+        self,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        past: torch.Tensor,
+        new: torch.Tensor,
+        real: torch.Tensor,
+    ) -> None:
+        super().__init__()
+        self.keys: torch.Tensor = keys
+        self.values: torch.Tensor = values
+        self.past, self.new, self.real = past, new, real
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -63,7 +73,7 @@ class _PoolLayer(PlacedLayer):
         """`pool`: (places, heads, size), `read`: (rows, heads, length, size)."""
         by_token = read.transpose(1, 2)
         pool.index_copy_(0, self.new, by_token.flatten(0, 1).index_select(0, self.real))
-        past = pool.index_select(0, self.past.flatten()).unflatten(0, self.past.shape)
+        past = pool.index_select(0, self.past.flatten()).view(*self.past.shape, *pool.shape[1:])
         return torch.cat([past, by_token], dim=1).transpose(1, 2)
 
 
@@ -183,14 +193,9 @@ class PrefixCache:
             real += range(i * length, i * length + len(prompt) - known)
         start = np.array([known for _, _, known in group])[:, None]
         seen = np.arange(before + length) >= before - start
-        places = _PoolLayer()
-        places.past, places.new, places.real = map(self._put, (past, np.array(new), np.array(real)))
-        layers = []
-        for keys, values in zip(self.keys, self.values, strict=True):
-            layer = _PoolLayer()
-            layer.past, layer.new, layer.real = places.past, places.new, places.real
-            layer.keys, layer.values = keys, values
-            layers.append(layer)
+        places = [self._put(one) for one in (past, np.array(new), np.array(real))]
+        pools = zip(self.keys, self.values, strict=True)
+        layers = [_PoolLayer(keys, values, *places) for keys, values in pools]
         self.model(
             input_ids=self._put(ids),
             attention_mask=self._put(seen.astype(np.int64)),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,16 +15,16 @@ from annotated_types import Ge, Gt, Lt, MinLen
 from pipelines.config import Advance, Config, silent
 from pipelines.evaluation import metrics
 from pipelines.evaluation.metrics import Floats, ReliabilityBin
-from pipelines.process.splitting import Splitter, split
+from pipelines.evaluation.scores import Samples, combination, sample_scores, scorable
+from pipelines.process.splitting import Splitter
 from schemas.errors import UserError
 from schemas.record import digest
-from schemas.records import Message, Preference, Prompt, Response
+from schemas.records import Message, Preference
 
 if TYPE_CHECKING:
-    from pipelines.training.scoring import Answered, RewardModel, StepModel, Stepped
+    from pipelines.training.scoring import RewardModel, StepModel, Stepped
 
 HEADLINE_N = 8
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class EvaluateConfig(Config):
@@ -80,9 +80,6 @@ class Evaluation:
     reliability: tuple[ReliabilityBin, ...] = ()
 
 
-Samples = Sequence[tuple[Prompt, Sequence[tuple[Response, bool | None]]]]
-
-
 def evaluate(
     config: EvaluateConfig,
     reward: Path | None,
@@ -91,6 +88,7 @@ def evaluate(
     samples: Samples,
     gold_steps: Sequence[GoldSteps],
     seed: int,
+    validation: pa.Table | None = None,
     advance: Advance = silent,
 ) -> Evaluation:
     """Test a reward model, a step model, or both (folders as training wrote them).
@@ -99,9 +97,11 @@ def evaluate(
     confidence s(|r_chosen - r_rejected|) that the higher one is better.
 
     Best of n: `policy_accuracy` is the mean truth of a sample, `best_of_8_reward`, `best_of_8_steps`
-    the two models', `best_of_8_accuracy` that of both together (mean of z-scores within the prompt;
-    one model alone if one is given), `oracle_best_of_8` that of perfect choice; missing where a
-    prompt has fewer than 8 samples. A sample whose truth is None counts as not right; there are
+    the two models', `best_of_8_accuracy` that of both together (weighed by a logistic regression with
+    weights of 0 or more on the `validation` preferences; without those the mean of z-scores within
+    the prompt; one model alone if one is given), `best_of_8_likelihood` that of the policy's own
+    log-probability, where the samples have one, `oracle_best_of_8` that of perfect choice; missing
+    where a prompt has fewer than 8 samples. A sample whose truth is None counts as not right; there are
     `samples_unverified` of them. A sample that the splitter finds no step in has step score 0.
 
     Steps (with `steps`): `first_error_f1` (ProcessBench). Prompts fall into two halves by hash; the
@@ -126,7 +126,11 @@ def evaluate(
     if reward_model is not None and len(preferences_test):
         test.pairs(reward_model, preferences_test)
     if samples:
-        test.best_of_n(reward_model, step_model, samples)
+        weights = None
+        if reward_model is not None and step_model is not None and validation is not None:
+            weights = combination(config, reward_model, step_model, validation)
+            test.figures |= {f"weight_{name}": w for name, w in (weights or {}).items()}
+        test.best_of_n(reward_model, step_model, samples, weights)
     if step_model is not None and gold_steps:
         test.steps(step_model, gold_steps)
     return Evaluation(test.figures, test.intervals, tuple(test.curve), test.reliability)
@@ -158,7 +162,7 @@ class _Test:
         rows = list(Preference.from_table(table))
         chosen = [(r.prompt + r.chosen[:-1], r.chosen[-1].content) for r in rows]
         rejected = [(r.prompt + r.rejected[:-1], r.rejected[-1].content) for r in rows]
-        fits = _fits(model, chosen) & _fits(model, rejected)
+        fits = scorable(model, chosen) & scorable(model, rejected)
         kept = np.flatnonzero(fits)
         self.figures |= {"pairs": float(len(kept)), "pairs_unscored": float(len(rows) - len(kept))}
         if not len(kept):
@@ -177,9 +181,13 @@ class _Test:
         )
 
     def best_of_n(
-        self, reward: RewardModel | None, steps: StepModel | None, samples: Samples
+        self,
+        reward: RewardModel | None,
+        steps: StepModel | None,
+        samples: Samples,
+        weights: Mapping[str, float] | None,
     ) -> None:
-        scores = _sample_scores(self.config, reward, steps, samples)
+        scores = sample_scores(self.config, reward, steps, samples, weights)
         kept = [i for i, s in enumerate(scores) if s is not None and samples[i][1]]
         found = [s for i, s in enumerate(scores) if s is not None and samples[i][1]]
         if not found:
@@ -227,7 +235,7 @@ class _Test:
 
     def steps(self, model: StepModel, gold: Sequence[GoldSteps]) -> None:
         items: list[Stepped] = [(g.messages, g.completions) for g in gold]
-        kept = np.flatnonzero(_fits(model, items))
+        kept = np.flatnonzero(scorable(model, items))
         self.figures["solutions"] = float(len(kept))
         self.figures["solutions_unscored"] = float(len(gold) - len(kept))
         gold = [gold[int(i)] for i in kept]
@@ -282,63 +290,3 @@ class _Test:
         self.figure("brier", lambda w: metrics.brier(confidence, sound, w), by_step)
         self.figure("ece", lambda w: metrics.calibration_error(confidence, sound, bins, w), by_step)
         self.reliability = metrics.reliability(confidence, sound, bins)
-
-
-def _sample_scores(
-    config: EvaluateConfig, reward: RewardModel | None, steps: StepModel | None, samples: Samples
-) -> list[dict[str, Floats] | None]:
-    """Scores of every prompt's samples by model; none: one of them cannot be scored."""
-    answers: list[Answered] = [(p.messages, r.text) for p, rows in samples for r, _ in rows]
-    parts = [_parts(r, config.splitter) for _, rows in samples for r, _ in rows]
-    split_up: list[Stepped] = [(m, part) for (m, _), part in zip(answers, parts, strict=True)]
-    fits = np.ones(len(answers), bool)
-    if reward is not None:
-        fits &= _fits(reward, answers)
-    if steps is not None:
-        fits &= _fits(steps, split_up)
-    kept = np.flatnonzero(fits)
-    columns: dict[str, Floats] = {}
-    if reward is not None:
-        columns["reward"] = np.zeros(len(answers))
-        columns["reward"][kept] = reward.score([answers[i] for i in kept])
-    if steps is not None:
-        columns["steps"] = np.zeros(len(answers))
-        found = steps.score([split_up[i] for i in kept])
-        columns["steps"][kept] = [_aggregate(p, config.step_aggregate) for p in found]
-    borders = np.cumsum([len(rows) for _, rows in samples])[:-1]
-    out: list[dict[str, Floats] | None] = []
-    for where in np.split(np.arange(len(answers)), borders):
-        if not fits[where].all():
-            out.append(None)
-            continue
-        row = {name: column[where] for name, column in columns.items()}
-        row["combined"] = np.mean([_standard(v) for v in row.values()], axis=0)
-        out.append(row)
-    return out
-
-
-def _parts(response: Response, splitter: Splitter) -> tuple[str, ...]:
-    """The response cut into its steps, separators kept; none of blank text."""
-    trajectory = split(response, splitter)
-    if trajectory is None:
-        return ()
-    starts = (0, *trajectory.ends[:-1])
-    return tuple(response.text[a:b] for a, b in zip(starts, trajectory.ends, strict=True))
-
-
-def _aggregate(probabilities: Sequence[float], how: str) -> float:
-    if not probabilities:
-        return 0.0
-    if how == "last":
-        return probabilities[-1]
-    return min(probabilities) if how == "min" else float(np.prod(probabilities))
-
-
-def _standard(values: Floats) -> Floats:
-    """z-scores; zeros where all are equal."""
-    spread = values.std()
-    return (values - values.mean()) / spread if spread > 0 else np.zeros(len(values))
-
-
-def _fits(model: RewardModel | StepModel, items: Sequence[Any]) -> Mask:
-    return np.asarray([reason is None for reason in model.refusals(items)], bool)

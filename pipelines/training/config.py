@@ -47,6 +47,11 @@ class RewardConfig(TrainConfig):
 class StepsConfig(TrainConfig):
     """A process reward model: one probability a step."""
 
+    epochs: Annotated[int, Ge(1)] = 1
+    """Passes over the data."""
+    learning_rate: Annotated[float, Gt(0)] = 1e-5
+    """Peak learning rate of AdamW. Low: the head starts from a fit of the base's own likelihoods,
+    which a few thousand labels at a higher rate would make it unlearn."""
     soft: bool = True
     """Train on the estimated values where there are any; false: on the hard labels alone."""
 

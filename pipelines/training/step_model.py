@@ -9,11 +9,13 @@ end. Gradients flow through them, so training also teaches the LM what is unlike
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from pipelines.training.config import model_folder
@@ -24,8 +26,7 @@ HEAD_FILE = "head.safetensors"
 HEAD_CONFIG = "step_head.json"
 HEAD_FORMAT = 1
 FEATURES = 4
-TRUST = 0.5
-"""Weight that the log-probabilities start with: surprise speaks against a step from the beginning."""
+RIDGE = 1e-3
 
 
 class StepScorer(nn.Module):
@@ -48,11 +49,24 @@ class StepScorer(nn.Module):
         begins: torch.Tensor,
         starts: torch.Tensor,
     ) -> torch.Tensor:
-        """Float32 logits (k,) of steps. Step i is tokens starts[i]..columns[i] of row rows[i] of
-        input_ids (batch, tokens), and the answer it belongs to begins at begins[i].
+        """Float32 logits (k,) of the steps that `features` describes."""
+        scores: torch.Tensor = self.head(self.features(input_ids, rows, columns, begins, starts))
+        return scores.squeeze(-1)
+
+    def features(
+        self,
+        input_ids: torch.Tensor,
+        rows: torch.Tensor,
+        columns: torch.Tensor,
+        begins: torch.Tensor,
+        starts: torch.Tensor,
+    ) -> torch.Tensor:
+        """Hidden state and log-probabilities (k, hidden + 4) of steps, float32. Step i is tokens
+        starts[i]..columns[i] of row rows[i] of input_ids (batch, tokens), and the answer it belongs
+        to begins at begins[i].
         """
         hidden = self.backbone.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
-        first = int(begins.min()) if len(begins) else 1
+        first = max(1, int(begins.min()) if len(begins) else 1)
         logits = self.backbone.get_output_embeddings()(hidden[:, first - 1 : -1])
         with torch.autocast(hidden.device.type, enabled=False):
             chosen = input_ids[:, first:, None]
@@ -63,8 +77,7 @@ class StepScorer(nn.Module):
                 outside = (at < begin[:, None]) | (at > columns[:, None])
                 inside = logprobs.masked_fill(outside, 0.0)
                 features += [inside.sum(-1, keepdim=True), inside.amin(-1, keepdim=True)]
-            scores: torch.Tensor = self.head(torch.cat(features, -1))
-        return scores.squeeze(-1)
+        return torch.cat(features, -1)
 
 
 def new_step_model(base: str | Path, tokenizer: PreTrainedTokenizerFast, seed: int) -> StepScorer:
@@ -74,8 +87,38 @@ def new_step_model(base: str | Path, tokenizer: PreTrainedTokenizerFast, seed: i
     head = _head(backbone)
     start_head(head, seed)
     with torch.no_grad():
-        head.weight[:, -FEATURES:] = TRUST
+        head.weight[:, -FEATURES:] = 0.0
     return StepScorer(backbone, head)
+
+
+def fit_likelihood(scorer: StepScorer, batches: Iterable[dict[str, torch.Tensor]]) -> None:
+    """Start the head from what the LM knows already: fit its log-probability weights and its bias.
+
+    A ridge logistic regression on the training steps with the LM frozen, by L-BFGS; the LM is tuned
+    from there (linear probing, then fine-tuning: Kumar et al. 2022, arXiv 2202.10054). `batches`
+    hold what `forward` takes and the soft `target`.
+    """
+    found, targets = [], []
+    with torch.no_grad():
+        for batch in batches:
+            inputs = {name: tensor for name, tensor in batch.items() if name != "target"}
+            found.append(scorer.features(**inputs)[:, -FEATURES:].double())
+            targets.append(batch["target"].double())
+    features, target = torch.cat(found), torch.cat(targets)
+    weights = torch.zeros(FEATURES + 1, dtype=torch.float64, requires_grad=True)
+    search = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        search.zero_grad()
+        logits = features @ weights[:-1] + weights[-1]
+        value = binary_cross_entropy_with_logits(logits, target) + RIDGE * weights.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    search.step(loss)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        scorer.head.weight[0, -FEATURES:] = weights[:-1].float()
+        scorer.head.bias.copy_(weights[-1:].float())
 
 
 def save_step_model(scorer: StepScorer, folder: Path) -> None:

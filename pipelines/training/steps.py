@@ -41,7 +41,7 @@ def train_steps(
     from pipelines.training.collate import collate_steps, step_rows
     from pipelines.training.model import load_tokenizer, write_card
     from pipelines.training.scoring import read
-    from pipelines.training.step_model import new_step_model, save_step_model
+    from pipelines.training.step_model import fit_likelihood, new_step_model, save_step_model
     from pipelines.training.trainer import fit, reproducible, step_loss
 
     with reproducible(seed, config.threads):
@@ -52,6 +52,10 @@ def train_steps(
         if not rows:
             raise UserError(no_rows(len(examples), rejects))
         collate = partial(collate_steps, pad=int(tokenizer.pad_token_id))
+        by_length, size = sorted(rows, key=len), config.batch_size
+        fit_likelihood(
+            scorer, (collate(by_length[i : i + size]) for i in range(0, len(rows), size))
+        )
         figures: dict[str, float | int] = {
             "rows": len(rows),
             "rejected": len(rejects),

@@ -22,6 +22,8 @@ from pipelines.training.step_model import StepScorer
 from schemas.errors import UserError
 
 WINDOW = 50  # batches that are sorted by length together
+READ = ("input_ids", "rows", "columns", "begins", "starts")
+"""What a scorer is given of a batch; the rest is the loss's."""
 Loss = Callable[[torch.Tensor, dict[str, torch.Tensor]], torch.Tensor]
 
 
@@ -121,7 +123,7 @@ class HeadTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Loss of a collated batch; the outputs are the scores."""
-        scores = model(inputs["input_ids"], inputs["rows"], inputs["columns"])
+        scores = model(**{name: inputs[name] for name in READ if name in inputs})
         loss = self.loss(scores, inputs)
         return (loss, scores) if return_outputs else loss
 

@@ -50,6 +50,7 @@ WHOLE: dict[str, Any] = {
         "small": {
             **{"kind": "local", "model": "org/name", "revision": "main", "dtype": "float32"},
             **{"device": "cpu", "batch": 4, "max_context": 64, "threads": 1},
+            "cache_mib": 16,
         },
         "server": {
             **{"kind": "openai", "base_urls": ["http://127.0.0.1:9/v1"], "model": "m"},

@@ -76,7 +76,7 @@ def test_an_interrupt_keeps_what_is_finished_and_the_same_command_goes_on(tmp_pa
 
 
 def test_the_same_command_after_an_interrupt(tmp_path: Path) -> None:
-    plan = write_plan(tmp_path, merged(SLOW, {"process": None}), 1)
+    plan = write_plan(tmp_path, merged(SLOW, {"process": None}), 4)
     process = begin(plan)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
@@ -92,7 +92,11 @@ def test_a_second_run_of_a_plan_says_who_is_at_work(tmp_path: Path) -> None:
     plan = write_plan(tmp_path, merged(SLOW, {"process": None}), 3)
     root = tmp_path / "store"
     first = begin(plan)
-    second = prefinery("run", plan, "--root", root)
+    first.send_signal(signal.SIGSTOP)  # so that it cannot end first
+    try:
+        second = prefinery("run", plan, "--root", root)
+    finally:
+        first.send_signal(signal.SIGCONT)
     [record] = call("runs", "--root", root, "--json").json
     assert second.refused() == (
         f"run-{record['id']}: process {first.pid} is at work on it; wait for it to end, or stop "

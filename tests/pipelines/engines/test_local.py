@@ -129,6 +129,20 @@ def test_an_answer_does_not_depend_on_the_batch(engine):
     assert in_batches(small, requests, 120) == alone
 
 
+def test_an_answer_does_not_depend_on_what_was_read_before(engine):
+    """Warm against cold, and a cache that holds about a tenth of what is asked."""
+    requests = requests_of_all_kinds(240)
+    cold = in_batches(engine, requests[:120], 120) + in_batches(engine, requests[120:], 120)
+    # 1,024 tokens of this model: 2 layers, 2 heads of 16, keys and values, 8 bytes a number.
+    tight = LocalEngine(LocalConfig(model=engine.config.model, cache_mib=1, threads=1))
+    assert sum(r.prompt_tokens for r in cold) > 8000
+    again = [i for i in range(240) for _ in range(2)]
+    order = np.random.default_rng(2).permutation(again)
+    for one in (engine, tight):
+        assert in_batches(one, requests + requests, 31) == cold + cold
+        assert in_batches(one, [requests[i] for i in order], 64) == [cold[i] for i in order]
+
+
 def test_logprob_and_greedy_are_those_of_a_plain_forward(engine):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -335,7 +349,7 @@ def test_identity_covers_content_template_and_dtype(tmp_path, folder):
     assert (base.kind, base.endpoint, base.model) == ("local", "local", folder.name)
     assert base.template == hashlib.sha256(TEMPLATE.encode()).hexdigest()
     assert base.extra == {"dtype": "float64"}
-    assert identity(folder, batch=1, threads=2, device="cpu") == base
+    assert identity(folder, batch=1, cache_mib=3, threads=2, device="cpu") == base
     assert identity(folder, dtype="float32").digest != base.digest
     assert identity(folder, max_context=99).digest != base.digest
     other = save_model(tmp_path / "other", seed=1)
