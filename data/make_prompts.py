@@ -1,8 +1,9 @@
 """Writes the sample prompts, byte for byte the same each time: python -m data.make_prompts
 
-prompts.jsonl holds 200 prompts for demonstrations, eval_prompts.jsonl 150 for evaluation. The seeds
-differ, and each set leaves out the texts of those made before it; the policy's training problems
-leave out both (data/train_policy.py).
+prompts.jsonl holds 400 prompts for demonstrations, eval_prompts.jsonl 150 for evaluation. The seeds
+differ, and each set leaves out the texts of those made before it. No problem that the policy was
+trained on is among them: training leaves out `held_out` (data/train_policy.py), and the seed of
+the rest is one whose problems training does not have (a test looks).
 """
 
 import json
@@ -12,16 +13,28 @@ from pathlib import Path
 from data.word_problems import Problem, generate
 
 HERE = Path(__file__).parent
+MORE_SEED = 1003
+HARDER = ("compare", "prices", "compare", "prices", "groups", "chain", "share", "scale")
 
 
 def demo_problems() -> list[Problem]:
-    """The 200 problems of prompts.jsonl."""
-    return generate(200, seed=1001)
+    """The 400 problems of prompts.jsonl: 200 of all families, 200 mostly of the harder ones."""
+    shown = [p.text for p in held_out()]
+    return _first() + generate(200, seed=MORE_SEED, families=HARDER, exclude=shown)
 
 
 def eval_problems() -> list[Problem]:
     """The 150 problems of eval_prompts.jsonl, none of them among the others."""
-    return generate(150, seed=1002, exclude=[p.text for p in demo_problems()])
+    return generate(150, seed=1002, exclude=[p.text for p in _first()])
+
+
+def held_out() -> list[Problem]:
+    """What training leaves out by name."""
+    return _first() + eval_problems()
+
+
+def _first() -> list[Problem]:
+    return generate(200, seed=1001)
 
 
 def to_jsonl(problems: Sequence[Problem], prefix: str) -> str:

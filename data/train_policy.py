@@ -28,7 +28,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from data.make_prompts import demo_problems, eval_problems
+from data.make_prompts import eval_problems, held_out
 from data.word_problems import FAMILIES, Problem, check, generate
 
 PAD, EOS, UNK = "<|pad|>", "<|end|>", "<|unk|>"
@@ -84,8 +84,8 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def training_problems(n: int) -> list[Problem]:
-    """n problems of a seed of their own, without any text of the demonstration or evaluation set."""
-    shown = [p.text for p in (*demo_problems(), *eval_problems())]
+    """n problems of a seed of their own, without any text that is held out."""
+    shown = [p.text for p in held_out()]
     return generate(n, seed=2001, families=TRAINING_FAMILIES, exclude=shown)
 
 
@@ -249,7 +249,7 @@ def main() -> None:
 
     torch.manual_seed(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    held_out = eval_problems()
+    fresh = eval_problems()
     if args.measure is not None:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(args.measure)
         model = LlamaForCausalLM.from_pretrained(args.measure).to(device)
@@ -270,7 +270,7 @@ def main() -> None:
         (args.out / "model.safetensors").chmod(0o644)  # it is written for the owner alone
         tokenizer.save_pretrained(args.out)
     torch.manual_seed(args.seed)
-    print(json.dumps(measure(model, tokenizer, held_out, args.samples), indent=2))
+    print(json.dumps(measure(model, tokenizer, fresh, args.samples), indent=2))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ imported.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,17 +87,23 @@ def serve(plan: Path, root: Path, job: Job, cron: str, reporter: Reporter) -> No
         try:
             CronSchedule(cron=cron)
         except ValueError:
-            raise UserError(f"--cron {cron!r}: no cron schedule; give five fields, such as '0 3 * * *'") from None
+            raise UserError(
+                f"--cron {cron!r}: no cron schedule; give five fields, such as '0 3 * * *'"
+            ) from None
         flow = FLOWS[job]
         reporter.say(f"serving {flow.name}/{name} at {cron!r} UTC from {url}; Ctrl-C ends it")
-        flow.serve(
-            name=name,
-            cron=cron,
-            parameters={"plan": str(plan.absolute()), "root": str(root.absolute())},
-            limit=1,
-            print_starting_message=False,
-            entrypoint_type=EntrypointType.MODULE_PATH,
-        )
+        # Its SIGTERM handler never awaits what stops the runner; leaving `serve` stops it as well.
+        warnings.filterwarnings("ignore", "coroutine 'Runner.astop'", RuntimeWarning)
+        # SIGTERM raises SystemExit, Ctrl-C returns; all it prints is a lost server's tracebacks.
+        with suppress(SystemExit), redirect_stdout(io.StringIO()):
+            flow.serve(
+                name=name,
+                cron=cron,
+                parameters={"plan": str(plan.absolute()), "root": str(root.absolute())},
+                limit=1,
+                print_starting_message=False,
+                entrypoint_type=EntrypointType.MODULE_PATH,
+            )
         reporter.say("stopped; the schedule is paused until the same command is given again")
 
 
@@ -145,7 +153,7 @@ def _short(error: Exception) -> str:
 
 
 def _is_not_prefect(record: logging.LogRecord) -> bool:
-    return not record.name.startswith(("prefect", "EventsWorker", "APILogWorker"))
+    return not record.name.startswith(("prefect", "asyncio", "EventsWorker", "APILogWorker"))
 
 
 def _quiet() -> None:

@@ -53,7 +53,7 @@ def test_training_saw_no_shown_problem() -> None:
     from data.train_policy import training_problems
 
     shown = {p.text for p in (*demo_problems(), *eval_problems())}
-    assert not shown & {p.text for p in training_problems(3000)}
+    assert not shown & {p.text for p in training_problems(60_000)}
 
 
 def test_labels_cover_the_solution_and_its_end(tokenizer: Any) -> None:

@@ -154,7 +154,7 @@ def test_prompt_files_are_what_make_prompts_writes() -> None:
         assert path.read_bytes() == text.encode(), f"{path.name}: run python -m data.make_prompts"
     demo = {p.text for p in demo_problems()}
     held_out = {p.text for p in eval_problems()}
-    assert (len(demo), len(held_out), len(demo & held_out)) == (200, 150, 0)
+    assert (len(demo), len(held_out), len(demo & held_out)) == (400, 150, 0)
 
 
 def test_word_problems_need_nothing_else() -> None:

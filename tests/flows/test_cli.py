@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -153,20 +150,6 @@ def test_a_reader_that_leaves_is_no_trouble(store: Path) -> None:
     assert "Traceback" not in process.stderr.read()
     assert process.wait(60) in (1, 141)
     process.stderr.close()
-
-
-def test_an_interrupt_of_any_command_is_one_line(tmp_path: Path) -> None:
-    fifo = tmp_path / "plan.toml"
-    os.mkfifo(fifo)  # reading it waits for ever
-    process = subprocess.Popen(
-        command("plan", "check", fifo), env=surroundings(), stderr=subprocess.PIPE, text=True
-    )
-    with fifo.open("w"):  # opens once the command is reading
-        time.sleep(0.3)  # between opening and reading an interrupt would wait for the read
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert err.splitlines()[-1].startswith("prefinery: stopped; ") and "Traceback" not in err
 
 
 def test_the_command_is_installed_under_its_name() -> None:

@@ -72,15 +72,12 @@ def test_the_bundled_plan_needs_what_stands_beside_it() -> None:
 # --- one mistake at a time --------------------------------------------------------------------------
 
 
-def typos(name: str) -> list[str]:
-    return [name + "x", name[:-1], name[:1] + name[2:3] + name[1:2] + name[3:], name.upper()]
-
-
 @EACH
 def test_a_misspelt_key_is_refused_with_the_nearest_one(name: str, place: Path) -> None:
     for key in ALL[name]:
         right = key.at[-1]
-        for wrong in typos(right):
+        swapped = right[:1] + right[2:3] + right[1:2] + right[3:]
+        for wrong in (right + "x", right[:-1], swapped, right.upper()):
             if not wrong or wrong in key.siblings:
                 continue
             plan = mutated(PLANS[name], key.at)
@@ -139,11 +136,10 @@ def test_a_value_out_of_range_is_refused(name: str, place: Path) -> None:
     tried = 0
     for key in ALL[name]:
         for option in key.options:
-            for value in _outside(option):
+            for tried, value in enumerate(_outside(option), tried + 1):
                 said = refusal(place, mutated(PLANS[name], key.at, value))
                 assert said.startswith(f"{key.dotted}: "), said
                 assert not said.startswith(f"{key.dotted}: unknown"), said
-                tried += 1
     assert tried > {"bundled": 20, "maximal": 60}[name]
 
 
@@ -344,12 +340,11 @@ def test_paths_are_taken_from_the_plans_folder(
     loaded = load(Path("plans/plan.toml"))
     assert loaded.prompts.paths == (str(home / "prompts.jsonl"),)
     engines = loaded.engines
-    models = {
+    assert {
         name: engine.model
         for name, engine in engines.items()
         if isinstance(engine, LocalConfig | VLLMConfig)
-    }
-    assert models == {
+    } == {
         "small": str(home / "policy"),
         "other": str(home / "org" / "local"),
         "up": str(tmp_path / "elsewhere"),
@@ -381,7 +376,7 @@ def test_plan_check(tmp_path: Path) -> None:
     assert (done.code, done.err) == (0, "")
     assert done.out == f"{plan}: fine (scripted: engines policy)\n"
     plan.write_text(toml(scripted(generate={"sampels": 3})))
-    assert prefinery("plan", "check", plan).refused() == (
+    assert call("plan", "check", plan).refused() == (
         f"{plan}: generate.sampels: unknown key; did you mean 'samples'?"
     )
     write_plan(tmp_path, scripted(prompts={"paths": ["promts.jsonl"]}))

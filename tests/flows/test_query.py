@@ -88,7 +88,7 @@ def test_json_lines_hold_every_type(made: tuple[Path, Summary]) -> None:
 
 def test_a_person_gets_a_table(made: tuple[Path, Summary]) -> None:
     sql = "select code, count(*) as n from rejects group by code order by code"
-    done = prefinery("query", "--root", made[0], sql)
+    done = call("query", "--root", made[0], sql)
     assert (done.code, done.err) == (0, "")
     assert done.out.split() == ["code", "n", "empty_prompt", "1", "same_text", "5"]
     assert made[1].rows["process"]["rejects"] == 5

@@ -111,6 +111,30 @@ def test_a_second_run_of_a_plan_says_who_is_at_work(tmp_path: Path) -> None:
     assert len(log) == len(set(log)) == 12
 
 
+def test_a_run_that_waits_for_another_says_so_and_can_be_interrupted(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    short = merged(SLOW, {"process": None})
+    first = begin(write_plan(tmp_path, short, 2))
+    first.send_signal(signal.SIGSTOP)
+    other = write_plan(tmp_path / "other", merged(short, {"emit": {"test": 0.2}}), 2)
+    second = subprocess.Popen(
+        command("run", other, "--root", root), env=surroundings(), stderr=subprocess.PIPE, text=True
+    )
+    assert second.stderr is not None
+    assert re.fullmatch(
+        rf"prefinery: generate-[0-9a-f]{{32}}: process {first.pid} is at work on it; waiting for "
+        r"it to end\n",
+        second.stderr.readline(),
+    )
+    second.send_signal(signal.SIGINT)
+    assert second.communicate(timeout=30)[1] == STOPPED
+    assert second.returncode == 130
+    first.send_signal(signal.SIGCONT)
+    assert json.loads(first.communicate(timeout=60)[0])["status"] == "complete"
+    again = call("run", other, "--root", root, "--json").json
+    assert (again["computed"], again["asked"]) == (["emit"], 0)
+
+
 def test_two_plans_of_one_store_share_what_they_have_in_common(tmp_path: Path) -> None:
     root = tmp_path / "store"
     first = run(write_plan(tmp_path / "a", QUICK), root)
@@ -183,7 +207,6 @@ def test_show_and_report_in_a_process_of_their_own(three: tuple[Path, list[str]]
     done = prefinery("report", "alpha", "--root", root)
     assert (done.code, done.out, done.err) == (0, f"{page}\n", "")
     assert names[0] in page.read_text()
-    assert prefinery("show", "gamma", "--root", root).refused().startswith("gamma: no run")
 
 
 def test_the_summary_says_what_was_made_and_where(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers.models import BPE
 
 from pipelines.training.collate import (
     PairRow,
@@ -15,7 +16,7 @@ from pipelines.training.collate import (
     step_rows,
 )
 from pipelines.training.model import load_tokenizer
-from schemas.records import Preference, StepExample
+from schemas.records import Message, Preference, StepExample
 from tests.pipelines.training.tiny import preference, step_example, write_base
 
 PAD, EOS = 0, 1
@@ -40,13 +41,16 @@ def test_collated_pairs_are_these_tensors():
 
 
 def test_collated_steps_are_these_tensors():
+    two, one = np.array([[1, 1, 1], [1, 2, 2]]), np.array([[0, 0, 0]])
     rows = [
-        StepRow(np.array([5, 6, 7, 1]), np.array([1, 2]), np.array([1.0, 0.25], np.float32)),
-        StepRow(np.array([8, 1]), np.array([0]), np.array([0.0], np.float32)),
+        StepRow(np.array([5, 6, 7, 1]), two, np.array([1.0, 0.25], np.float32)),
+        StepRow(np.array([8, 1]), one, np.array([0.0], np.float32)),
     ]
     batch = collate_steps(rows, PAD)
     assert batch["input_ids"].tolist() == [[5, 6, 7, 1], [8, 1, 0, 0]]
     assert batch["rows"].tolist() == [0, 0, 1]
+    assert batch["begins"].tolist() == [1, 1, 0]
+    assert batch["starts"].tolist() == [1, 2, 0]
     assert batch["columns"].tolist() == [1, 2, 0]
     assert batch["target"].tolist() == [1.0, 0.25, 0.0]
 
@@ -65,27 +69,27 @@ def test_eos_is_last_whatever_the_template_writes_after_it(tmp_path: Path, end: 
     assert encode_finished(tokenizer, [chat])[0].tolist() == [*ids("ab"), EOS]
 
 
-def test_step_ends_are_found_by_offsets_where_the_text_repeats(base: Path):
+def test_spans_are_found_by_offsets_where_the_text_repeats(base: Path):
     tokenizer = load_tokenizer(base)
     steps = ["1\n", "1\n", "1"]
-    found, ends = encode_steps(tokenizer, [{"role": "user", "content": "1\n1"}], steps)
+    found, spans = encode_steps(tokenizer, [{"role": "user", "content": "1\n1"}], steps)
     prompt = "Q: 1\n1\nA: "
+    at = len(prompt)
     assert found.tolist() == [*ids(prompt + "1\n1\n1"), EOS]
-    assert ends.tolist() == [len(prompt) + 1, len(prompt) + 3, len(prompt) + 4]
+    assert spans.tolist() == [[at, at, at + 1], [at, at + 2, at + 3], [at, at + 4, at + 4]]
+    none = encode_steps(tokenizer, [{"role": "user", "content": "1"}], [])
+    assert none[1].shape == (0, 3)
 
 
 def test_a_merged_token_belongs_to_the_step_that_it_starts_in(base: Path):
-    from tokenizers import Tokenizer
-    from tokenizers.models import BPE
-
     tokenizer = load_tokenizer(base)
     vocab = dict(tokenizer.get_vocab()) | {"\n2": len(tokenizer)}
     tokenizer._tokenizer.model = BPE(vocab=vocab, merges=[("\n", "2")], unk_token="<|unk|>")
-    assert isinstance(tokenizer._tokenizer, Tokenizer)
     prompt = [{"role": "user", "content": ""}]
-    found, ends = encode_steps(tokenizer, prompt, ["1\n", "23"])
+    found, spans = encode_steps(tokenizer, prompt, ["1\n", "23"])
     assert found[-4:].tolist() == [*ids("1"), vocab["\n2"], *ids("3"), EOS]
-    assert (len(found) - ends).tolist() == [3, 2]
+    at = len(found) - 4
+    assert spans.tolist() == [[at, at, at + 1], [at, at + 2, at + 2]]
     with pytest.raises(ValueError, match="no token of its own"):
         encode_steps(tokenizer, prompt, ["1\n", "2", "3"])
 
@@ -93,10 +97,10 @@ def test_a_merged_token_belongs_to_the_step_that_it_starts_in(base: Path):
 def test_pairs_that_cannot_be_used_come_back_with_their_reason(base: Path):
     long = preference("long", "x" * 80, "y")
     system = preference("p", "x", "y").model_copy(
-        update={"prompt": ({"role": "system", "content": "s"},)}
+        update={"prompt": (Message(role="system", content="s"),)}
     )
     good = preference("p", "xx", "y", 0.7, 0.25)
-    table = Preference.to_table([long, Preference.model_validate(system.model_dump()), good])
+    table = Preference.to_table([long, system, good])
     rows, rejects = pair_rows(table, load_tokenizer(base), 64, "train_reward")
     assert [(r.unit, r.stage, r.code, r.detail) for r in rejects] == [
         (table["id"][0].as_py(), "train_reward", "too_long", "92 tokens, max_length is 64"),
@@ -119,7 +123,7 @@ def test_step_targets_are_values_then_labels_then_none(base: Path):
     tokenizer = load_tokenizer(base)
     rows, rejects = step_rows(table, tokenizer, 64, True, "train_steps")
     start = len("Q: a\nA: ")
-    assert [r.ends.tolist() for r in rows] == [[start + 1, start + 3, start + 6]]
+    assert [r.spans[:, 2].tolist() for r in rows] == [[start + 1, start + 3, start + 6]]
     assert rows[0].targets.tolist() == pytest.approx([1.0, 0.0, 0.3])
     assert [r.code for r in rejects] == ["no_labels", "no_step_token", "too_long"]
     hard, _ = step_rows(table, tokenizer, 64, False, "train_steps")

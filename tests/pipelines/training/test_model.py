@@ -1,18 +1,10 @@
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from pipelines.training.model import (
-    HEAD_CONFIG,
-    load_step_model,
-    load_tokenizer,
-    new_reward_model,
-    new_step_model,
-    save_step_model,
-)
+from pipelines.training.model import load_reward_model, load_tokenizer, new_reward_model
 from schemas.errors import UserError
 from tests.pipelines.training.tiny import write_base
 
@@ -49,29 +41,13 @@ def test_a_pad_token_that_is_eos_is_replaced(tmp_path: Path):
     assert again.config.pad_token_id == tokenizer.pad_token_id
 
 
-def test_a_step_model_is_read_back_bit_by_bit(base: Path, tmp_path: Path):
-    scorer = new_step_model(base, load_tokenizer(base), 3)
-    save_step_model(scorer, tmp_path)
-    again = load_step_model(tmp_path)
-    for (name, ours), (other, theirs) in zip(
-        scorer.named_parameters(), again.named_parameters(), strict=True
-    ):
-        assert name == other and torch.equal(ours, theirs), name
-    assert not [p for p in tmp_path.iterdir() if p.suffix in (".bin", ".pt", ".pkl")]
-    (tmp_path / HEAD_CONFIG).write_text(json.dumps({"format": 2}))
-    with pytest.raises(UserError, match="step head format 2, this Prefinery reads 1"):
-        load_step_model(tmp_path)
-
-
-def test_bases_that_cannot_be_used_are_one_clear_line(base: Path, tmp_path: Path):
+def test_bases_that_cannot_be_used_are_one_clear_line(tmp_path: Path):
     plain = write_base(tmp_path / "plain")
     (plain / "chat_template.jinja").unlink()
     with pytest.raises(UserError, match="needs an EOS token and a chat template"):
         load_tokenizer(plain)
-    with pytest.raises(UserError, match="no step model here"):
-        load_step_model(base)
     pickled = write_base(tmp_path / "pickled")
     (pickled / "model.safetensors").unlink()
     torch.save({"x": torch.zeros(1)}, pickled / "pytorch_model.bin")
     with pytest.raises(UserError, match="the model cannot be loaded"):
-        new_step_model(pickled, load_tokenizer(base), 0)
+        load_reward_model(pickled)
