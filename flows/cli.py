@@ -144,9 +144,13 @@ def evaluate(
 def plan_check(plan: PlanFile) -> None:
     """Validate a plan and the files it names, without running anything."""
     from flows import plan as plans
+    from flows.engines import identify
     from pipelines import ingest
 
     loaded = plans.load(plan)
+    for engine in loaded.engines.values():
+        if engine.kind != "openai":  # servers are asked by `doctor`, not by a check of a file
+            identify(engine)
     ingest.inputs_digest(loaded.prompts)
     if loaded.evaluate is not None:
         ingest.inputs_digest(loaded.evaluate.prompts)

@@ -7,15 +7,15 @@ import json
 import logging
 from pathlib import Path
 
-from pipelines.engines.vllm import VLLMEngine
-
 from flows.plan import EngineConfig, Plan
+from pipelines.durable import write_durably
 from pipelines.engines.base import Engine, Identity
 from pipelines.engines.local import LocalConfig, LocalEngine
 from pipelines.engines.openai import OpenAIConfig, OpenAIEngine
 from pipelines.engines.scripted import ScriptedConfig, ScriptedEngine
+from pipelines.engines.vllm import VLLMEngine
 from pipelines.journal import Journal, Journaled
-from pipelines.store import Store, write_durably
+from pipelines.store import Store
 from schemas.errors import EngineDown
 from schemas.record import digest
 

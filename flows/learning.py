@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 from flows.jobs import generate_responses, ingest_prompts, settings, verify_responses
 from flows.runner import Run, Step, digests, stage, whole
 from pipelines.config import Advance
+from pipelines.durable import explained
 from pipelines.engines.folder import folder_digest
 from pipelines.evaluation.evaluate import Evaluation, GoldSteps, evaluate
 from pipelines.evaluation.scores import Samples
 from pipelines.process.splitting import Splitter, completions
-from pipelines.store import Draft, Output, Published, explained
+from pipelines.store import Draft, Output, Published
 from pipelines.training.config import RewardConfig, StepsConfig, model_folder
 from schemas.errors import UserError
 from schemas.record import Record, digest

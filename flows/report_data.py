@@ -20,10 +20,10 @@ from flows.report import (
     Place,
     Reliability,
     ReportData,
-    StageCount,
     StageDigest,
     StepPositions,
 )
+from flows.report_counts import frame, reject_rows, stage_counts
 from pipelines.store import Published, Store
 from schemas.record import Record
 from schemas.records import Decision, Pair, Prompt, Reject, Response, StepLabels, Vote
@@ -66,7 +66,7 @@ def collect(store: Store, record: runs.RunRecord) -> ReportData:
     made = dict(record.outputs(store))
     plan_file = runs.folder(store, record.id) / "plan.toml"
     labels = made.get("process")
-    decisions = _frame(made["decide"], "decisions") if "decide" in made else None
+    decisions = frame(made["decide"], "decisions") if "decide" in made else None
     pairs_read = _pairs_to_read(made) if decisions is not None else ()
     return ReportData(
         plan_name=record.plan,
@@ -86,7 +86,7 @@ def collect(store: Store, record: runs.RunRecord) -> ReportData:
                 f"prefinery push store/runs/{record.id}/dataset --repo ORG/NAME",
             ),
         ),
-        stages=tuple(_stages(made)),
+        stages=tuple(stage_counts(made)),
         step_values=_histogram(labels, "value"),
         interval_widths=_widths(labels),
         decision_probabilities=(
@@ -140,121 +140,10 @@ def _places(made: dict[str, Published]) -> tuple[Place, ...]:
     return (*places, Place("Store", "../..", "every stage's output, and the journal"))
 
 
-def _stages(made: dict[str, Published]) -> Iterable[StageCount]:
-    """The counts of every stage, in an order in which each follows what it took."""
-
-    def rows(stage: str, table: str) -> int:
-        return made[stage].manifest.rows(table)
-
-    def rejects(stage: str) -> dict[str, int]:
-        codes = made[stage].table("rejects")["code"].to_pylist()
-        return dict(Counter(codes).most_common())
-
-    if "ingest" in made:
-        lost = rejects("ingest")
-        prompts = rows("ingest", "prompts")
-        yield StageCount(
-            "ingest", "rows", prompts + sum(lost.values()), prompts, lost, made="prompts"
-        )
-    if "generate" in made:
-        samples = made["generate"].manifest.config["samples"]
-        yield StageCount(
-            "generate",
-            "prompts",
-            rows("ingest", "prompts"),
-            rows("generate", "responses"),
-            rejects("generate"),
-            made="responses",
-            each=samples,
-            after="ingest",
-        )
-    if "verify" in made:
-        responses = rows("generate", "responses")
-        # A response whose constraint cannot be checked has a verdict, and one reject a constraint:
-        # it is counted once, as rejected.
-        refused = _rejects(made["verify"])
-        yield StageCount(
-            "verify",
-            "responses",
-            responses,
-            responses - len(refused),
-            dict(Counter(refused["code"].to_list()).most_common()),
-            after="generate",
-            outcomes=_verdicts(made["verify"], refused["unit"]),
-        )
-    if "process" in made:
-        yield StageCount(
-            "process",
-            "responses",
-            rows("generate", "responses"),
-            rows("process", "step_labels"),
-            rejects("process"),
-            made="labelled solutions",
-            after="generate",
-            note=f"{made['process'].manifest.facts.get('rollouts', 0):,} rollouts",
-        )
-    if "pairs" in made:
-        yield StageCount(
-            "pairs",
-            "prompts",
-            rows("ingest", "prompts"),
-            rows("pairs", "pairs"),
-            rejects("pairs"),
-            made="pairs",
-            each=None,
-            after="ingest",
-        )
-    if "decide" in made:
-        actions = _frame(made["decide"], "decisions")["action"].to_list()
-        yield StageCount(
-            "decide",
-            "pairs",
-            rows("pairs", "pairs"),
-            len(actions),
-            after="pairs",
-            outcomes=dict(Counter(actions).most_common()),
-        )
-    if "emit" in made:
-        facts = made["emit"].manifest.facts
-        splits = next(iter(facts["rows"].values()))
-        emitted = sum(splits.values())
-        kept = {"keep", "flip", "soften"}
-        stopped = {name: n for name, n in facts["pairs"].items() if name not in kept and n}
-        yield StageCount(
-            "emit",
-            "pairs",
-            rows("pairs", "pairs"),
-            emitted,
-            stopped,
-            after="decide",
-            outcomes=splits,
-        )
-
-
-def _rejects(output: Published) -> pl.DataFrame:
-    """A stage's rejects, one a unit."""
-    return _frame(output, "rejects").unique("unit", keep="first", maintain_order=True)
-
-
-def _verdicts(output: Published, refused: pl.Series) -> dict[str, int]:
-    votes = _frame(output, "votes").filter(
-        pl.col("judge") == "verifier", ~pl.col("unit").is_in(refused.implode())
-    )
-    named = votes.select(
-        pl.when(pl.col("value") == 1)
-        .then(pl.lit("right"))
-        .when(pl.col("value") == 0)
-        .then(pl.lit("wrong"))
-        .otherwise("reason")
-        .alias("verdict")
-    )
-    return dict(Counter(named["verdict"].to_list()).most_common())
-
-
 def _histogram(labels: Published | None, column: str) -> charts.Histogram | None:
     if labels is None:
         return None
-    values = _frame(labels, "step_labels")[column].explode().drop_nulls().to_list()
+    values = frame(labels, "step_labels")[column].explode().drop_nulls().to_list()
     return charts.Histogram.of(values, 0.0, 1.0, BINS) if values else None
 
 
@@ -262,7 +151,7 @@ def _widths(labels: Published | None) -> charts.Histogram | None:
     if labels is None:
         return None
     sampled = (
-        _frame(labels, "step_labels")
+        frame(labels, "step_labels")
         .select(pl.col("low", "high", "source"))
         .explode("low", "high", "source")
         .filter(pl.col("source") == "rollouts")
@@ -274,10 +163,10 @@ def _widths(labels: Published | None) -> charts.Histogram | None:
 def _label_sources(made: dict[str, Published]) -> dict[str, dict[str, int]]:
     sources = {}
     if "pairs" in made:
-        column = _frame(made["pairs"], "pairs")["label_source"].fill_null("none").to_list()
+        column = frame(made["pairs"], "pairs")["label_source"].fill_null("none").to_list()
         sources["pairs"] = dict(Counter(column).most_common())
     if "process" in made:
-        steps = _frame(made["process"], "step_labels")["source"].explode().to_list()
+        steps = frame(made["process"], "step_labels")["source"].explode().to_list()
         sources["steps"] = dict(Counter(steps).most_common())
     return sources
 
@@ -285,18 +174,18 @@ def _label_sources(made: dict[str, Published]) -> dict[str, dict[str, int]]:
 def _positions(labels: Published | None) -> StepPositions | None:
     if labels is None:
         return None
-    frame = _frame(labels, "step_labels")
-    if not len(frame):
+    steps_of = frame(labels, "step_labels")
+    if not len(steps_of):
         return None
-    most = max(frame["label"].list.len().to_list())
-    steps = frame.select("label", position=pl.int_ranges(pl.col("label").list.len())).explode(
+    most = max(steps_of["label"].list.len().to_list())
+    steps = steps_of.select("label", position=pl.int_ranges(pl.col("label").list.len())).explode(
         "label", "position"
     )
-    first = Counter(frame["first_error"].to_list())
+    first = Counter(steps_of["first_error"].to_list())
     labelled = Counter(steps.drop_nulls("label")["position"].to_list())
     wrong = Counter(steps.filter(pl.col("label") == "wrong")["position"].to_list())
     return StepPositions(
-        trajectories=len(frame),
+        trajectories=len(steps_of),
         no_error=first[None],
         labelled=tuple(labelled[t] for t in range(most)),
         wrong=tuple(wrong[t] for t in range(most)),
@@ -407,13 +296,9 @@ def _examples(made: dict[str, Published]) -> Iterable[Reject]:
     for name, out in made.items():
         if "rejects" not in out.manifest.tables or name.startswith(("eval", "train")):
             continue
-        frame = _rejects(out)
-        few = frame.group_by("code", maintain_order=True).head(EXAMPLES)
-        yield from Reject.from_table(few.select(frame.columns).to_arrow().cast(_REJECT))
+        every = reject_rows(out)
+        few = every.group_by("code", maintain_order=True).head(EXAMPLES)
+        yield from Reject.from_table(few.select(every.columns).to_arrow().cast(_REJECT))
 
 
 _REJECT = Reject.arrow_schema()
-
-
-def _frame(output: Published, table: str) -> pl.DataFrame:
-    return pl.DataFrame(pl.from_arrow(output.table(table)))

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.store import Published, Store, explained, write_durably
+from pipelines.durable import explained, write_durably
+from pipelines.store import Published, Store
 from schemas.errors import StoreError, UserError
 
 

@@ -58,9 +58,10 @@ def start(
     journal = Journal(store.root / "journal.sqlite")
     try:
         built = engines.build(plan, store, journal)
-        record = _record(path, plan, store, {n: e.identity.digest for n, e in built.items()})
+        run_id = _run_id(path, plan, {name: e.identity.digest for name, e in built.items()})
         run = Run(plan, store, built, reporter)
-        with store.lock(f"run-{record.id}", wait=False):
+        with store.lock(f"run-{run_id}", wait=False):
+            record = _record(store, run_id, plan)
             attempt: dict[str, Any] = {"started": runs.now(), "pid": os.getpid(), "job": job}
             record.attempts.append(attempt)
             record.status = "started"
@@ -75,7 +76,8 @@ def start(
                 raise
             finally:
                 record.status = ended
-                record.stages = {
+                # Added to what earlier jobs of this run made: `curate` after `run` forgets nothing.
+                record.stages |= {
                     name: {"stage": out.manifest.stage, "digest": out.manifest.digest}
                     for name, out in run.published.items()
                 }
@@ -107,13 +109,17 @@ def _go(run: Run, job: Job, orchestrate: Callable[[Callable[[Call], None]], None
         orchestrate(work)
 
 
-def _record(path: Path, plan: Plan, store: Store, identities: dict[str, str]) -> runs.RunRecord:
-    """The run of this plan on this input with these engines: its earlier record, or a new one."""
+def _run_id(path: Path, plan: Plan, identities: dict[str, str]) -> str:
+    """One id for one plan on one input with these engines."""
     raw = tomllib.loads(path.read_text("utf-8"))
     inputs = {"prompts": ingest.inputs_digest(plan.prompts)}
     if plan.evaluate is not None:
         inputs["evaluate"] = ingest.inputs_digest(plan.evaluate.prompts)
-    run_id = f"{plan.name}-{digest(raw, inputs, identities)[:10]}"
+    return f"{plan.name}-{digest(raw, inputs, identities)[:10]}"
+
+
+def _record(store: Store, run_id: str, plan: Plan) -> runs.RunRecord:
+    """The record of the run's earlier tries, or a new one."""
     if (runs.folder(store, run_id) / "run.json").exists():
         return runs.load(store, run_id)
     return runs.RunRecord(run_id, plan.name)

@@ -14,9 +14,7 @@ a killed process holds none.
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -31,6 +29,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.durable import describe, explained, sync, write_durably, write_table
 from schemas.errors import StoreError
 from schemas.manifest import Manifest, Shard
 from schemas.record import Record, digest
@@ -42,28 +41,6 @@ log = logging.getLogger(__name__)
 RECORDS: dict[str, type[Record]] = {record.__name__: record for record in ALL}
 Output = Mapping[str, tuple[type[Record], pa.Table]]
 """What a unit of work gives: table name to (record, rows)."""
-
-_WRONG_PATH = (errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into one clear line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            why = "the disk is full; free some space and run again: all that is finished is kept"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            why = (
-                "no permission; the store may belong to another user: take another --root, or have "
-                "its owner grant you write access"
-            )
-        elif error.errno in _WRONG_PATH:
-            why = f"{os.strerror(error.errno)}; check the path and the disk"
-        else:
-            raise
-        raise StoreError(f"{error.filename or path}: {why}") from error
 
 
 class Busy(StoreError):
@@ -285,7 +262,7 @@ class Draft:
                 total[name] = total[name] + value if counts else value
         files = sorted(p for p in (self.folder / "files").rglob("*") if p.is_file())
         for path in {*files, *(p.parent for p in files)}:
-            _sync(path)
+            sync(path)
         manifest = Manifest(
             stage=self.key.stage,
             version=self.key.version,
@@ -296,7 +273,7 @@ class Draft:
             seed=self.key.seed,
             tables={name: tuple(shards) for name, shards in tables.items()},
             records=records,
-            files=tuple(_describe(path, self.folder, rows=0) for path in files),
+            files=tuple(describe(path, self.folder, rows=0) for path in files),
             facts=total,
         )
         text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True)
@@ -311,47 +288,8 @@ class Draft:
             if path.name not in kept:
                 path.unlink()
         self.folder.rename(self.final)
-        _sync(self.final.parent)
+        sync(self.final.parent)
         return Published(self.final, manifest)
-
-
-def write_table(path: Path, table: pa.Table) -> Shard:
-    """Write Parquet (zstd, fixed row groups) durably; equal rows give equal bytes."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # In one chunk: where a table's chunks end would otherwise show in the pages.
-        table = table.combine_chunks()
-        pq.write_table(table, temporary, compression="zstd", row_group_size=65_536)
-        _sync(temporary)
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return _describe(path, path.parent, rows=len(table))
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a small file so that it is there whole, or as it was before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _describe(path: Path, base: Path, rows: int) -> Shard:
-    with path.open("rb") as handle:
-        sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-    return Shard(
-        file=path.relative_to(base).as_posix(),
-        rows=rows,
-        bytes=path.stat().st_size,
-        sha256=sha256,
-    )
 
 
 def _look(path: Path) -> Published | str | None:
@@ -396,11 +334,3 @@ def _locked(handle: int) -> bool:
 
 def _note(unit: int) -> str:
     return f"unit-{unit:05d}.json"
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -226,9 +226,7 @@ def test_servers_that_are_not_the_same(tmp_path: Path, server: FakeServer) -> No
 
 def test_a_key_that_is_not_set(tmp_path: Path, server: FakeServer) -> None:
     job = Job(tmp_path, server, api_key_env="NO_SUCH_KEY")
-    assert job.run().refused() == (
-        "api_key_env: the environment variable NO_SUCH_KEY is not set"
-    )
+    assert job.run().refused() == "api_key_env: the environment variable NO_SUCH_KEY is not set"
 
 
 def test_a_key_is_kept_nowhere(

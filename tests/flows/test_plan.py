@@ -59,14 +59,13 @@ def test_the_maximal_plan_names_every_key_there_is() -> None:
 
 def test_the_bundled_plan_needs_what_stands_beside_it() -> None:
     plan = load(BUNDLED)
-    data = ROOT / "data"
-    assert plan.prompts.paths == (str(data / "plans" / ".." / "prompts.jsonl"),)
+    assert plan.prompts.paths == (str(BUNDLED.parent / ".." / "prompts.jsonl"),)
     assert isinstance(plan.engines["policy"], LocalConfig)
     assert plan.engines["policy"].model == str(POLICY)
     assert plan.train is not None and plan.train.reward is not None and plan.train.steps is not None
     assert plan.train.reward.base == plan.train.steps.base == str(POLICY)
     assert plan.evaluate is not None
-    assert Path(plan.evaluate.prompts.paths[0]).resolve() == data / "eval_prompts.jsonl"
+    assert Path(plan.evaluate.prompts.paths[0]).resolve() == ROOT / "data" / "eval_prompts.jsonl"
 
 
 # --- one mistake at a time --------------------------------------------------------------------------
@@ -136,7 +135,8 @@ def test_a_value_out_of_range_is_refused(name: str, place: Path) -> None:
     tried = 0
     for key in ALL[name]:
         for option in key.options:
-            for tried, value in enumerate(_outside(option), tried + 1):
+            for value in _outside(option):
+                tried += 1
                 said = refusal(place, mutated(PLANS[name], key.at, value))
                 assert said.startswith(f"{key.dotted}: "), said
                 assert not said.startswith(f"{key.dotted}: unknown"), said

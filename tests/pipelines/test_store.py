@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.store import Draft, Key, Output, Published, Store, write_table
+from pipelines.durable import write_table
+from pipelines.store import Draft, Key, Output, Published, Store
 from schemas.errors import SchemaError, StoreError
 from schemas.record import DOC_KEY, RECORD_KEY
 from schemas.records import Pair, Reject

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.consistency.decide import RULE, DecideConfig, decide
-from pipelines.store import write_table
+from pipelines.durable import write_table
 from schemas.records import Decision, Pair, Vote
 from schemas.table import validate
 from tests.pipelines.rows import vote

@@ -34,7 +34,7 @@ def run(decoder, seed):
     waiting = [
         Row(tuple(rng.integers(1, 12, int(n)).tolist()), Sampling(), i, int(limit), i)
         for i, (n, limit) in enumerate(
-            zip(rng.integers(1, 80, 200), rng.integers(1, 60, 200), strict=True)
+            zip(rng.integers(1, 80, 70), rng.integers(1, 60, 70), strict=True)
         )
     ]
     answers = {}
@@ -56,11 +56,15 @@ def test_buffers_are_laid_out_once():
     with torch.inference_mode():
         decoder = tiny_decoder(16)
         first = run(decoder, 0)
-        assert len(first) == 200
+        assert len(first) == 70
         assert {stopped for _, stopped in first.values()} == {True, False}
+        # The buffers take turns: each has grown to the largest layout when it had its turn at it.
+        for _ in range(5):
+            assert run(decoder, 0) == first
         before = buffers()
         assert len(before) == 5
-        assert run(decoder, 0) == first
+        for _ in range(5):
+            assert run(decoder, 0) == first
         assert buffers() == before
 
 

@@ -7,7 +7,6 @@ from pipelines.training import scoring
 from pipelines.training.model import load_tokenizer, new_reward_model
 from pipelines.training.scoring import RewardModel, StepModel
 from pipelines.training.step_model import new_step_model
-from pipelines.training.step_model import new_step_model
 from schemas.errors import UserError
 from schemas.records import Message
 from tests.pipelines.training.tiny import ask
