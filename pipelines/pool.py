@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import chain, islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -20,14 +21,15 @@ async def bounded(
     results: dict[int, Result] = {}
     numbered = enumerate(items)
 
-    async def worker(index: int, item: Item) -> None:
-        results[index] = await work(item)
-        for index, item in numbered:
+    # No more workers than items: a limit may be any number.
+    first = list(islice(numbered, max(1, limit)))
+    in_order = chain(first, numbered)
+
+    async def worker() -> None:
+        for index, item in in_order:
             results[index] = await work(item)
 
-    # No more workers than items: a limit may be any number.
-    first = zip(range(max(1, limit)), numbered, strict=False)
-    workers = [asyncio.create_task(worker(*item)) for _, item in first]
+    workers = [asyncio.create_task(worker()) for _ in first]
     try:
         await asyncio.gather(*workers)
     finally:

@@ -51,8 +51,8 @@ def sample_scores(
     borders = np.cumsum([len(rows) for _, rows in samples])[:-1]
     out: list[dict[str, Floats] | None] = []
     for where in np.split(np.arange(len(answers)), borders):
-        if not fits[where].all():
-            out.append(None)
+        if not fits[where].all() or not len(where):
+            out.append(None if len(where) else {})
             continue
         row = {name: column[where] for name, column in columns.items()}
         if weights is None:

@@ -217,6 +217,11 @@ class Deployed:
             tags={"all_": ["auto-scheduled"]},
         )
 
+    def schedule(self, switch: str) -> None:
+        """`pause` or `resume` what the clock starts."""
+        deployment = self.place.server.deployment("served")
+        self.place.server.post(f"/deployments/{deployment['id']}/{switch}_deployment")
+
     def trigger(self) -> str:
         """Ask for a run out of turn; its id."""
         deployment = self.place.server.deployment("served")
@@ -312,6 +317,7 @@ class TestDeploy:
         assert sum(line.endswith("20 answered from the journal") for line in said) == 1
 
     def test_a_killed_run_is_taken_up_by_the_next(self, deployed: Deployed) -> None:
+        deployed.schedule("pause")  # so that it is this run that is killed
         before = len(deployed.asked)
         deployed.append(first=100, count=20)
         killed = deployed.trigger()
@@ -343,6 +349,8 @@ class TestDeploy:
         assert deployed.outcome(deployed.trigger())["state_type"] == "COMPLETED"
 
     def test_ctrl_c_ends_it_and_pauses_the_schedule(self, deployed: Deployed) -> None:
+        deployed.schedule("resume")
+        assert deployed.place.server.deployment("served")["paused"] is False
         os.killpg(deployed.process.pid, signal.SIGINT)
         assert deployed.process.wait(60) == 0
         assert deployed.err.endswith(
