@@ -31,6 +31,7 @@ from tests.flows.plans import (
 from tests.flows.prefect_server import PrefectServer, prefect_server, stop, wait_for
 
 SAMPLES = 4
+OPTED_OUT = ("CI", "DO_NOT_TRACK", "GITHUB_ACTIONS")
 SCHEDULED_S = 100.0
 """Seconds within which a run that is due every minute has come and gone."""
 
@@ -84,6 +85,22 @@ def test_prefect_is_not_imported_where_no_server_is_named() -> None:
         [sys.executable, "-c", code], env=surroundings(), capture_output=True, check=True, text=True
     )
     assert done.stdout == "None False\n"
+
+
+def test_prefect_sends_no_telemetry() -> None:
+    code = (
+        "import pathlib, flows.orchestrate as o; from schemas.errors import UserError\n"
+        "try: o.with_prefect('all', pathlib.Path('p'), None)(None)\n"
+        "except UserError: from prefect.analytics import is_telemetry_enabled as on; print(on())"
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and not listening: connections are refused
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/api"
+        unset = {k: v for k, v in surroundings(PREFECT_API_URL=url).items() if k not in OPTED_OUT}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=unset, capture_output=True, check=True, text=True
+        )
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.slow
