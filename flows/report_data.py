@@ -41,6 +41,7 @@ MEANING = {
     "best_of_8_accuracy": "share right when both models pick the best of 8",
     "best_of_8_reward": "the same, picked by the reward model alone",
     "best_of_8_steps": "the same, picked by the step model alone",
+    "best_of_8_likelihood": "the same, picked by the policy's own log-probability",
     "oracle_best_of_8": "the same, picked by someone who knows the truth",
     "pair_accuracy": "test pairs whose chosen response the reward model scores higher",
     "first_error_f1": "finds the first wrong step: harmonic mean over wrong and right solutions",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -114,11 +115,12 @@ def next_steps(reporter: Reporter, summary: Summary, root: Path) -> None:
     for name, path in summary.paths.items():
         say(f"  {name:<14} {_near(path)}")
     at = "" if root == Path("store") else f" --root {root}"
+    command = _near(sys.argv[0]) if "/" in sys.argv[0] else "prefinery"
     say("next:")
-    say(f"  prefinery show{at}")
-    say(f'  prefinery query{at} "select action, count(*) from decisions group by action"')
+    say(f"  {command} show{at}")
+    say(f'  {command} query{at} "select action, count(*) from decisions group by action"')
     if "dataset" in summary.paths:
-        say(f"  prefinery push {_near(summary.paths['dataset'])} --repo ORG/NAME")
+        say(f"  {command} push {_near(summary.paths['dataset'])} --repo ORG/NAME")
 
 
 def _near(path: str) -> str:

@@ -18,6 +18,7 @@ from pipelines.config import Config
 from pipelines.engines.base import Identity, Reply, Request, request_seed
 from pipelines.engines.chat_template import ChatTemplate, load_chat_template
 from pipelines.engines.folder import folder_digest, model_folder
+from pipelines.memory import give_back_large_blocks
 from schemas.errors import BadReply, EngineError, MissingExtra
 
 if TYPE_CHECKING:
@@ -250,6 +251,7 @@ class _Model:
             from transformers import AutoModelForCausalLM, AutoTokenizer
         except ImportError as error:
             raise MissingExtra(error.name or "torch", "local") from error
+        give_back_large_blocks()
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"

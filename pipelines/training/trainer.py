@@ -16,6 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from pipelines.config import Advance
+from pipelines.memory import give_back_large_blocks
 from pipelines.training.config import TrainConfig
 from pipelines.training.model import Scorer
 from pipelines.training.step_model import StepScorer
@@ -195,6 +196,7 @@ def fit(
 @contextmanager
 def reproducible(seed: int, threads: int | None) -> Iterator[None]:
     """Deterministic algorithms and seeded generators inside; everything as it was afterwards."""
+    give_back_large_blocks()
     # cuBLAS is deterministic only with a workspace of a set size.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     strict = torch.are_deterministic_algorithms_enabled()
