@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import chain, islice
 from typing import TypeVar
@@ -22,7 +23,7 @@ async def bounded(
     numbered = enumerate(items)
 
     # No more workers than items: a limit may be any number.
-    first = list(islice(numbered, max(1, limit)))
+    first = list(islice(numbered, min(max(1, limit), sys.maxsize)))
     in_order = chain(first, numbered)
 
     async def worker() -> None:

@@ -57,7 +57,7 @@ def user(text):
 
 def test_the_sample_prompts():
     prompts, rejects = read(SAMPLE)
-    assert (len(prompts), rejects) == (200, [])
+    assert (len(prompts), rejects) == (400, [])
     first = json.loads(SAMPLE.read_text().splitlines()[0])
     assert prompts[0] == Prompt(
         messages=user(first["prompt"]),

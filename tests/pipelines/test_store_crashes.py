@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines import durable
 from pipelines import store as stores
 from pipelines.store import Busy, Output, Published, Store
 from schemas.errors import StoreError
@@ -71,8 +72,10 @@ def test_a_kill_at_any_moment_loses_no_finished_unit(
 
     for name in ("rename", "unlink", "mkdir"):
         monkeypatch.setattr(Path, name, counted(getattr(Path, name)))
-    monkeypatch.setattr(stores, "_sync", counted(stores._sync))
-    monkeypatch.setattr(stores.pq, "write_table", counted(pq.write_table))
+    sync = counted(durable.sync)
+    monkeypatch.setattr(stores, "sync", sync)
+    monkeypatch.setattr(durable, "sync", sync)
+    monkeypatch.setattr(pq, "write_table", counted(pq.write_table))
     for moment in range(1, 200):
         store = Store.open(tmp_path / str(moment))
         made: list[int] = []
