@@ -180,14 +180,14 @@ def verify_responses(run: Run, name: str, prompts: Published, responses: Publish
 
 
 def _process(run: Run, prompts: Published, responses: Published) -> Published:
-    config = run.plan.process
+    config, system = run.plan.process, run.plan.generate.system
     assert config is not None
     engine = run.engines[config.engine]
     step = Step(
         "process",
         monte_carlo.NAME,
         monte_carlo.VERSION,
-        settings(config, "engine"),
+        {**settings(config, "engine"), "system": system},
         digests(prompts=prompts, responses=responses),
         engine,
         _price(run, config.engine),
@@ -199,7 +199,7 @@ def _process(run: Run, prompts: Published, responses: Published) -> Published:
 
         async def label(opened: Journaled) -> monte_carlo.Labelled:
             return await monte_carlo.label_steps(
-                asked, answered, opened, config, run.plan.seed, advance
+                asked, answered, opened, config, run.plan.seed, advance, system
             )
 
         done = ask(engine, label)

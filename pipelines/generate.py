@@ -10,9 +10,9 @@ from pydantic import Field
 from pipelines.config import Advance, Config, silent
 from pipelines.engines.base import Engine, Request
 from pipelines.pool import bounded
-from pipelines.sampling import SamplingConfig
+from pipelines.sampling import SamplingConfig, opening
 from schemas.errors import BadReply
-from schemas.records import Message, Prompt, Reject, Response
+from schemas.records import Prompt, Reject, Response
 
 NAME = "generate"
 VERSION = 1
@@ -26,7 +26,7 @@ class GenerateConfig(Config):
     samples: Annotated[int, Field(ge=1, le=10_000)] = 8
     """Responses a prompt."""
     system: str | None = None
-    """System message put before every prompt."""
+    """System message put before every prompt that has none of its own; rollouts get it too."""
     sampling: SamplingConfig = SamplingConfig()
     """How tokens are drawn."""
 
@@ -41,12 +41,12 @@ async def generate(
     """Responses in order of prompt and sample; a request without a usable answer is a Reject."""
     sampling = config.sampling.with_seed(seed)
     who, model = engine.identity.digest, engine.identity.model
-    system = (Message(role="system", content=config.system),) if config.system else ()
 
     async def sample(item: tuple[Prompt, int]) -> Response | Reject:
         prompt, index = item
         try:
-            reply = await engine.complete(Request(system + prompt.messages, sampling, index))
+            messages = opening(prompt.messages, config.system)
+            reply = await engine.complete(Request(messages, sampling, index))
         except BadReply as error:
             advance(1, 0)
             return Reject(

@@ -1,4 +1,4 @@
-"""Sampling settings as a plan states them; shared by the stages that ask an engine."""
+"""What the stages that ask an engine share: sampling settings, and what a request opens with."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pipelines.config import Config
 from pipelines.engines.base import Sampling
+from schemas.records import Message
 
 
 class SamplingConfig(Config):
@@ -27,3 +28,10 @@ class SamplingConfig(Config):
     def with_seed(self, seed: int) -> Sampling:
         """The engine's form."""
         return Sampling(self.temperature, self.top_p, self.top_k, self.max_tokens, self.stop, seed)
+
+
+def opening(messages: tuple[Message, ...], system: str | None) -> tuple[Message, ...]:
+    """A prompt's messages after the plan's system message; one of the prompt's own goes before it."""
+    if not system or messages[0].role == "system":
+        return messages
+    return (Message(role="system", content=system), *messages)

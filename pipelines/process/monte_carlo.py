@@ -19,7 +19,7 @@ from pipelines.engines.base import Engine, Request
 from pipelines.pool import bounded
 from pipelines.process.estimate import interval, value
 from pipelines.process.splitting import Splitter, split
-from pipelines.sampling import SamplingConfig
+from pipelines.sampling import SamplingConfig, opening
 from schemas.errors import BadReply
 from schemas.records import Prompt, Reject, Response, Rollout, StepLabels, Trajectory
 
@@ -79,8 +79,12 @@ async def label_steps(
     config: ProcessConfig,
     seed: int,
     advance: Advance = silent,
+    system: str | None = None,
 ) -> Labelled:
-    """Label the steps of responses whose prompt has a reference answer and a verifier."""
+    """Label the steps of responses whose prompt has a reference answer and a verifier.
+
+    `system` is the system message that the responses were written under.
+    """
     by_id = {prompt.id: prompt for prompt in prompts}
     sampling = config.sampling.with_seed(seed)
     chosen: list[tuple[Prompt, Response, Trajectory]] = []
@@ -111,7 +115,7 @@ async def label_steps(
     async def draw(
         prompt: Prompt, trajectory: Trajectory, prefix: str, position: int, index: int
     ) -> Rollout | BadReply:
-        request = Request(prompt.messages, sampling, index, prefix)
+        request = Request(opening(prompt.messages, system), sampling, index, prefix)
         try:
             reply = await engine.complete(request)
         except BadReply as error:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from pipelines.engines.base import Reply, Request, Sampling
 from pipelines.generate import GenerateConfig, generate
-from pipelines.sampling import SamplingConfig
+from pipelines.sampling import SamplingConfig, opening
 from schemas.errors import BadReply, EngineError
 from schemas.records import Message, Prompt, Reject, Response
 from schemas.table import validate
@@ -124,3 +124,11 @@ def test_the_samples_asked_are_bounded() -> None:
     for samples in (0, 10_001):
         with pytest.raises(ValidationError, match=r"samples"):
             GenerateConfig(engine="policy", samples=samples)
+
+
+def test_a_prompt_s_own_system_message_goes_before_the_plan_s() -> None:
+    user = Message(role="user", content="q")
+    own = Message(role="system", content="own")
+    assert opening((user,), "be brief") == (Message(role="system", content="be brief"), user)
+    assert opening((own, user), "be brief") == (own, user)
+    assert opening((user,), None) == (user,)

@@ -276,3 +276,11 @@ def test_results_do_not_depend_on_what_finishes_first() -> None:
 
 def test_nothing_gives_nothing() -> None:
     assert label(engine({}), []) == ([], [], [], [])
+
+
+def test_rollouts_are_asked_under_the_system_message_of_the_responses() -> None:
+    asked = engine({PREFIXES[0]: "rr", PREFIXES[1]: "rr", PREFIXES[2]: "rr"})
+    settings = ProcessConfig(engine="policy")
+    asyncio.run(label_steps([prompt()], [response()], asked, settings, seed=5, system="Be brief."))
+    assert {request.messages[0].content for request in asked.asked} == {"Be brief."}
+    assert {request.messages[1:] for request in asked.asked} == {prompt().messages}
