@@ -30,10 +30,16 @@ def build(plan: Plan, store: Store, journal: Journal) -> dict[str, Journaled]:
     if plan.evaluate is not None:
         used.add(plan.evaluate.generate.engine)
     return {
-        name: Journaled(_engine(config, store.root / "engines"), journal)
+        name: Journaled(_engine(config, store.root / "engines"), journal, _prices(config))
         for name, config in plan.engines.items()
         if name in used
     }
+
+
+def _prices(config: EngineConfig) -> tuple[float, float]:
+    if isinstance(config, OpenAIConfig):
+        return config.price_prompt, config.price_completion
+    return 0.0, 0.0
 
 
 def _engine(config: EngineConfig, memory: Path) -> Engine:

@@ -129,7 +129,6 @@ def generate_responses(
         settings(config, "engine"),
         digests(prompts=prompts),
         engine,
-        _price(run, config.engine),
     )
 
     def work(unit: int, advance: Advance) -> tuple[Output, dict[str, Any]]:
@@ -190,7 +189,6 @@ def _process(run: Run, prompts: Published, responses: Published) -> Published:
         {**settings(config, "engine"), "system": system},
         digests(prompts=prompts, responses=responses),
         engine,
-        _price(run, config.engine),
     )
 
     def work(unit: int, advance: Advance) -> tuple[Output, dict[str, Any]]:
@@ -359,8 +357,3 @@ def _emit(
         return {}, counts
 
     return stage(run, step, whole(run, step, work), lambda: total)
-
-
-def _price(run: Run, engine: str) -> float:
-    """Money a token written by an engine of the plan costs."""
-    return float(getattr(run.plan.engines[engine], "price_completion", 0.0)) / 1e6

@@ -28,8 +28,8 @@ class Meter:
 
     stage: str
     total: int
-    price: float = 0.0
-    """Money a token written."""
+    spent: Callable[[], float] | None = None
+    """Money that the stage's engine has cost so far."""
     rows: int = 0
     tokens: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -40,8 +40,8 @@ class Meter:
         if self.tokens:
             rate = self.tokens / max(time.monotonic() - self.started, 1e-6)
             parts.append(f"{rate:,.0f} tokens/s")
-        if self.price:
-            parts.append(f"{self.tokens * self.price:,.2f} spent")
+        if self.spent is not None and (spent := self.spent()):
+            parts.append(f"{spent:,.2f} spent")
         return "  ".join(parts)
 
     def left(self) -> float | None:
@@ -68,10 +68,10 @@ class Reporter:
 
     @contextmanager
     def stage(
-        self, name: str, total: int, price: float = 0.0
+        self, name: str, total: int, spent: Callable[[], float] | None = None
     ) -> Iterator[Callable[[int, int], None]]:
         """Show a stage that handles `total` rows; yields the function that counts them."""
-        meter = Meter(name, total, price)
+        meter = Meter(name, total, spent)
         with self._bar(meter) if self.bars else self._lines(meter) as show:
 
             def advance(rows: int, tokens: int) -> None:

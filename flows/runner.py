@@ -56,7 +56,6 @@ class Step:
     config: dict[str, Any]
     inputs: dict[str, str]
     engine: Journaled | None = None
-    price: float = 0.0
 
 
 def stage(
@@ -87,11 +86,19 @@ def stage(
             if isinstance(draft, Published):
                 output = draft
             else:
-                with run.reporter.stage(step.name, total(), step.price) as advance:
+                with run.reporter.stage(step.name, total(), _spent(step.engine)) as advance:
                     output = draft.publish(work(draft, advance))
                 run.computed.append(step.name)
     run.published[step.name] = output
     return output
+
+
+def _spent(engine: Journaled | None) -> Callable[[], float] | None:
+    """What an engine costs from now on."""
+    if engine is None:
+        return None
+    before = engine.spent
+    return lambda: engine.spent - before
 
 
 def units(

@@ -35,6 +35,7 @@ class Summary:
     computed: list[str]
     asked: int
     replayed: int
+    spent: float
     rows: dict[str, dict[str, int]]
     figures: dict[str, float]
     paths: dict[str, str]
@@ -152,6 +153,7 @@ def _finish(path: Path, run: Run, record: runs.RunRecord) -> Summary:
         computed=run.computed,
         asked=sum(engine.asked for engine in run.engines.values()),
         replayed=sum(engine.replayed for engine in run.engines.values()),
+        spent=sum(engine.spent for engine in run.engines.values()),
         rows={
             name: {table: out.manifest.rows(table) for table in out.manifest.tables}
             for name, out in run.published.items()

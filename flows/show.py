@@ -109,7 +109,9 @@ def next_steps(reporter: Reporter, summary: Summary, root: Path) -> None:
     if not summary.computed:
         say("nothing to do: every output of this plan is there already")
     say(f"run {summary.run}: {summary.status}")
-    say(f"  asked {summary.asked:,} requests, {summary.replayed:,} answered from the journal")
+    spent = f", {summary.spent:,.2f} spent" if summary.spent else ""
+    kept = f"{summary.replayed:,} answered from the journal"
+    say(f"  asked {summary.asked:,} requests, {kept}{spent}")
     for name, value in summary.figures.items():
         say(f"  {name:<28} {value:.3f}")
     for name, path in summary.paths.items():

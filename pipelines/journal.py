@@ -164,14 +164,20 @@ class Journaled:
     """An engine whose replies are kept.
 
     A request that was answered before, by this process or another, is answered from the journal;
-    one that is under way is waited for, not asked again. `asked` and `replayed` count both kinds.
+    one that is under way is waited for, not asked again. `asked` and `replayed` count both kinds,
+    and `spent` is the money that the former cost.
     """
 
-    def __init__(self, engine: Engine, journal: Journal) -> None:
+    def __init__(
+        self, engine: Engine, journal: Journal, prices: tuple[float, float] = (0.0, 0.0)
+    ) -> None:
         self.engine = engine
         self.journal = journal
+        self.prices = prices
+        """Money per million tokens read and written."""
         self.asked = 0
         self.replayed = 0
+        self.spent = 0.0
         self._digest = engine.identity.digest
         self._under_way: dict[tuple[bytes, int], asyncio.Future[Reply]] = {}
         self._unwritten: list[_Waiting] = []
@@ -229,6 +235,9 @@ class Journaled:
         outcome: Outcome
         try:
             outcome = await self.engine.complete(request)
+            read, written = self.prices
+            self.spent += outcome.prompt_tokens * read / 1e6
+            self.spent += outcome.completion_tokens * written / 1e6
         except BadReply as error:
             outcome = error
         except BaseException as error:

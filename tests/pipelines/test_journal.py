@@ -340,3 +340,12 @@ def test_the_first_failure_of_many_is_raised_and_the_rest_are_kept(tmp_path: Pat
     again, told_again = journaled(tmp_path)
     ask(again, *(request(i) for i in range(20)))
     assert told_again.asked == []
+
+
+def test_what_is_asked_costs_and_what_is_replayed_does_not(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.sqlite")
+    engine = Journaled(ToldEngine(echo), journal, prices=(1e6, 10e6))
+    ask(engine, request(0), request(1), request(1))
+    assert engine.spent == 2 * (1 * 1 + 2 * 10)
+    ask(engine, request(0))
+    assert engine.spent == 42
