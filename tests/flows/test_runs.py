@@ -215,10 +215,10 @@ def test_the_summary_says_what_was_made_and_where(tmp_path: Path) -> None:
     summary = done.json
     root = tmp_path / "store"
     assert list(summary) == [
-        *("run", "status", "computed", "asked", "replayed", "rows", "figures", "paths"),
+        *("run", "status", "computed", "asked", "replayed", "spent", "rows", "figures", "paths"),
     ]
     assert (summary["status"], summary["computed"]) == ("complete", STAGES)
-    assert (summary["replayed"], summary["figures"]) == (0, {})
+    assert (summary["replayed"], summary["spent"], summary["figures"]) == (0, 0.0, {})
     assert summary["rows"]["ingest"] == {"prompts": 5, "rejects": 0}
     assert summary["paths"] == {
         "dataset": str(root / "runs" / summary["run"] / "dataset"),
