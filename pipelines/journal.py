@@ -12,12 +12,15 @@ import asyncio
 import json
 import sqlite3
 import threading
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 from pipelines.engines.base import Engine, Identity, Reply, Request, request_key
 from schemas.errors import BadReply, StoreError
+
+OPEN_WITHIN_S = 60.0
 
 _TABLE = """
 create table if not exists replies (
@@ -49,14 +52,30 @@ class Journal:
         self._connection = self._open()
 
     def _open(self) -> sqlite3.Connection:
+        """Open the file, made if it is not there.
+
+        SQLite does not wait where two processes make one file at once (it refuses to switch to WAL
+        while the other looks), so this does.
+        """
+        deadline = time.monotonic() + OPEN_WITHIN_S
         with _explained(self.path):
-            connection = sqlite3.connect(
-                self.path, timeout=120, isolation_level=None, check_same_thread=False
-            )
-            connection.execute("pragma journal_mode = wal")
-            connection.execute("pragma synchronous = full")
-            connection.execute(_TABLE)
-            return connection
+            while True:
+                connection = sqlite3.connect(
+                    self.path, timeout=120, isolation_level=None, check_same_thread=False
+                )
+                try:
+                    connection.execute("pragma journal_mode = wal")
+                    connection.execute("pragma synchronous = full")
+                    connection.execute(_TABLE)
+                    return connection
+                except sqlite3.OperationalError as error:
+                    connection.close()
+                    if "locked" not in str(error) or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
+                except sqlite3.Error:
+                    connection.close()
+                    raise
 
     def close(self) -> None:
         """Close the file; what was put is on disk already."""

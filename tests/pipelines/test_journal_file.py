@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -121,6 +122,18 @@ print(len(told.asked))
     everything = [request(i, t) for i in range(400) for t in ("yz" if i % 2 else "x")]
     assert ask(engine, *everything) == [echo(r) for r in everything]
     assert told.asked == []
+
+
+def test_a_new_journal_that_another_process_is_making_is_waited_for(tmp_path: Path) -> None:
+    """SQLite refuses at once to switch a file to WAL while another connection writes to it."""
+    path = tmp_path / "journal.sqlite"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("create table making (x)")
+    other.execute("begin immediate")
+    release = threading.Timer(0.5, lambda: other.execute("commit"))
+    release.start()
+    assert Journal(path).count() == 0
+    release.join()
 
 
 # --- refusals ------------------------------------------------------------------------------------
