@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 
 from flows.jobs import generate_responses, ingest_prompts, settings, verify_responses
 from flows.runner import Run, Step, digests, stage, whole
-from pipelines.config import Advance
+from pipelines.config import Advance, silent
 from pipelines.durable import explained
 from pipelines.engines.folder import folder_digest
-from pipelines.evaluation.evaluate import Evaluation, GoldSteps, evaluate
+from pipelines.evaluation.evaluate import EvaluateConfig, Evaluation, GoldSteps, evaluate
 from pipelines.evaluation.scores import Samples
 from pipelines.process.splitting import Splitter, completions
 from pipelines.store import Draft, Output, Published
@@ -105,14 +105,12 @@ def train_on_folder(
         raise UserError(f"{out}: not empty; name a new folder for the model")
     config = RewardConfig(base=base) if kind == "reward" else StepsConfig(base=base)
     out.mkdir(parents=True, exist_ok=True)
-    facts, rejects = _fit(config, dataset, out, seed, lambda rows, tokens: None)
+    facts, rejects = _fit(config, dataset, out, seed, silent)
     return {"model": str(out), **facts, "rejects": len(rejects)}
 
 
 def evaluate_on_folder(dataset: Path, reward: Path, split: str) -> dict[str, Any]:
     """Pair accuracy and calibration of a scalar reward model on one split of a dataset."""
-    from pipelines.evaluation.evaluate import EvaluateConfig
-
     pairs = read_split(dataset, Preference, split)
     if not len(pairs):
         raise UserError(f"{dataset}: its split {split!r} holds no preferences")
@@ -138,8 +136,11 @@ def evaluate_models(run: Run, dataset: Published, models: dict[str, Published]) 
         "evaluate",
         EVALUATE_VERSION,
         {**settings(plan.metrics), "step_checker": plan.step_checker, "samplings": plan.seeds},
-        digests(dataset=dataset, prompts=prompts, trained_on=run.published["ingest"], **models)
-        | digests(
+        digests(
+            dataset=dataset,
+            prompts=prompts,
+            trained_on=run.published["ingest"],
+            **models,
             **{f"responses_{i}": responses for i, (responses, _) in enumerate(answered)},
             **{f"verdicts_{i}": verdicts for i, (_, verdicts) in enumerate(answered)},
         ),

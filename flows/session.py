@@ -84,7 +84,7 @@ def start(
                 }
                 attempt |= {"ended": runs.now(), "status": ended, "computed": run.computed}
                 runs.save(store, record)
-            return _finish(path, run, record)
+            return _finish(run, record)
     finally:
         journal.close()
 
@@ -132,7 +132,7 @@ def _keep_plan(path: Path, store: Store, record: runs.RunRecord) -> None:
     shutil.copyfile(path, place / "plan.toml")
 
 
-def _finish(path: Path, run: Run, record: runs.RunRecord) -> Summary:
+def _finish(run: Run, record: runs.RunRecord) -> Summary:
     """Links, the report and the summary of a complete run."""
     from flows.report import write_report
     from flows.report_data import collect, figures

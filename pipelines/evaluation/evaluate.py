@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Lt, MinLen
 from pipelines.config import Advance, Config, silent
 from pipelines.evaluation import metrics
 from pipelines.evaluation.metrics import Floats, ReliabilityBin
-from pipelines.evaluation.scores import Samples, combination, sample_scores, scorable
+from pipelines.evaluation.scores import Samples, both_sides, combination, sample_scores, scorable
 from pipelines.process.splitting import Splitter
 from schemas.errors import UserError
 from schemas.record import digest
@@ -160,8 +160,7 @@ class _Test:
 
     def pairs(self, model: RewardModel, table: pa.Table) -> None:
         rows = list(Preference.from_table(table))
-        chosen = [(r.prompt + r.chosen[:-1], r.chosen[-1].content) for r in rows]
-        rejected = [(r.prompt + r.rejected[:-1], r.rejected[-1].content) for r in rows]
+        chosen, rejected = both_sides(rows)
         fits = scorable(model, chosen) & scorable(model, rejected)
         kept = np.flatnonzero(fits)
         self.figures |= {"pairs": float(len(kept)), "pairs_unscored": float(len(rows) - len(kept))}

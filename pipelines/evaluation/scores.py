@@ -65,6 +65,14 @@ def sample_scores(
     return out
 
 
+def both_sides(rows: Sequence[Preference]) -> tuple[list[Answered], list[Answered]]:
+    """What was chosen and what was rejected, each as (conversation so far, answer)."""
+    return (
+        [(r.prompt + r.chosen[:-1], r.chosen[-1].content) for r in rows],
+        [(r.prompt + r.rejected[:-1], r.rejected[-1].content) for r in rows],
+    )
+
+
 def combination(
     config: EvaluateConfig, reward: RewardModel, steps: StepModel, table: pa.Table
 ) -> dict[str, float] | None:
@@ -72,10 +80,7 @@ def combination(
     held-out preferences, with ridge; none: there are no pairs that both can score.
     """
     rows = list(Preference.from_table(table))
-    sides: list[list[Answered]] = [
-        [(r.prompt + r.chosen[:-1], r.chosen[-1].content) for r in rows],
-        [(r.prompt + r.rejected[:-1], r.rejected[-1].content) for r in rows],
-    ]
+    sides = both_sides(rows)
     cut: list[list[Stepped]] = [
         [(messages, completions(text, config.splitter)) for messages, text in side]
         for side in sides
