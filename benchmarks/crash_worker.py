@@ -67,6 +67,10 @@ class Watched:
                 request = replace(request, sampling=replace(request.sampling, seed=seed))
             return await self.engine.complete(request)
 
+    def tokens(self, text: str) -> Any:
+        """As the engine says."""
+        return self.engine.tokens(text)
+
 
 def work(plan: Path, root: Path, job: Literal["curate", "all"], log: Path, varying: bool) -> None:
     """Run a plan, telling progress on stdout as `STAGE ROWS` lines after a line `start`."""

@@ -207,6 +207,32 @@ def report(run: RunId = "latest", root: Root = STORE) -> None:
 
 
 @app.command()
+def steps(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Which run; `latest` for the last.")],
+    unit: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="A prompt, response, solution or labels id, or how it begins."
+        ),
+    ],
+    root: Root = STORE,
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("steps.html"),
+) -> None:
+    """Write the page of a question's step labels: its tree, solutions, rollouts and what was asked."""
+    from flows import runs as records
+    from flows.page import write_page
+    from flows.steps_page import page_for
+    from pipelines.store import Store
+    from schemas.errors import UserError
+
+    if out.is_dir():
+        raise UserError(f"{out}: a folder; name a file with --out")
+    store = Store.open(root, create=False)
+    write_page(page_for(store, records.load(store, run), unit), out)
+    print(out)
+
+
+@app.command()
 def doctor(
     plan: Annotated[
         Path | None, typer.Argument(metavar="[PLAN]", help="Also check this plan's engines.")

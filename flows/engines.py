@@ -26,7 +26,8 @@ def build(plan: Plan, store: Store, journal: Journal) -> dict[str, Journaled]:
     """The engines that the plan asks. Servers are asked who they are; nothing else is started."""
     used = {plan.generate.engine}
     if plan.process is not None:
-        used.add(plan.process.engine)
+        asked = (plan.process.engine, plan.process.prover, plan.process.judge)
+        used.update(name for name in asked if name is not None)
     if plan.evaluate is not None:
         used.add(plan.evaluate.generate.engine)
     return {

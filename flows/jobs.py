@@ -15,10 +15,10 @@ from pipelines.config import Advance, Config
 from pipelines.consistency import decide
 from pipelines.emit import emit
 from pipelines.emit.card import PlanFacts
-from pipelines.journal import Journaled
-from pipelines.process import monte_carlo
+from pipelines.process import label
 from pipelines.store import Draft, Output, Published
 from schemas.errors import UserError
+from schemas.record import Record
 from schemas.records import (
     Decision,
     Pair,
@@ -27,6 +27,7 @@ from schemas.records import (
     Response,
     Rollout,
     StepLabels,
+    StepPair,
     Trajectory,
     Vote,
 )
@@ -133,10 +134,8 @@ def generate_responses(
 
     def work(unit: int, advance: Advance) -> tuple[Output, dict[str, Any]]:
         asked = list(Prompt.from_table(prompts.shard("prompts", unit)))
-        good, bad = ask(
-            engine, lambda opened: generate.generate(asked, opened, config, seed, advance)
-        )
-        check_failures(run, engine, name, bad, len(asked) * config.samples)
+        good, bad = ask([engine], lambda: generate.generate(asked, engine, config, seed, advance))
+        check_failures(run, [engine], name, bad, len(asked) * config.samples)
         output: Output = {
             "responses": (Response, Response.to_table(good)),
             "rejects": (Reject, Reject.to_table(bad)),
@@ -181,31 +180,44 @@ def verify_responses(run: Run, name: str, prompts: Published, responses: Publish
 def _process(run: Run, prompts: Published, responses: Published) -> Published:
     config, system = run.plan.process, run.plan.generate.system
     assert config is not None
-    engine = run.engines[config.engine]
+    names = {"prover": config.prover, "judge": config.judge}
+    others = {role: run.engines[name] for role, name in names.items() if name is not None}
+    engines = label.Engines(run.engines[config.engine], **others)
+    used = list({id(e): e for e in (run.engines[config.engine], *others.values())}.values())
     step = Step(
         "process",
-        monte_carlo.NAME,
-        monte_carlo.VERSION,
-        {**settings(config, "engine"), "system": system},
-        digests(prompts=prompts, responses=responses),
-        engine,
+        label.NAME,
+        label.VERSION,
+        {
+            **settings(config, "engine", "prover", "judge"),
+            "system": system,
+            "templates": label.templates_digest() if config.judge else None,
+        },
+        {
+            **digests(prompts=prompts, responses=responses),
+            **{role: engine.identity.digest for role, engine in others.items()},
+        },
+        used[0],
+        tuple(used[1:]),
     )
+    every = prompts.manifest.rows("prompts")
 
     def work(unit: int, advance: Advance) -> tuple[Output, dict[str, Any]]:
         asked = list(Prompt.from_table(prompts.shard("prompts", unit)))
         answered = list(Response.from_table(responses.shard("responses", unit)))
-
-        async def label(opened: Journaled) -> monte_carlo.Labelled:
-            return await monte_carlo.label_steps(
-                asked, answered, opened, config, run.plan.seed, advance, system
-            )
-
-        done = ask(engine, label)
-        check_failures(run, engine, "process", done.rejects, len(answered))
+        done = ask(
+            used,
+            lambda: label.label_steps(
+                *(asked, answered, engines, config, run.plan.seed, advance, system),
+                share=len(asked) / max(1, every),
+            ),
+        )
+        check_failures(run, used, "process", done.rejects, len(answered))
         output: Output = {
             "trajectories": (Trajectory, Trajectory.to_table(done.trajectories)),
             "rollouts": (Rollout, Rollout.to_table(done.rollouts)),
             "step_labels": (StepLabels, StepLabels.to_table(done.labels)),
+            "step_pairs": (StepPair, StepPair.to_table(done.pairs)),
             "rejects": (Reject, Reject.to_table(done.rejects)),
         }
         return output, {
@@ -332,10 +344,17 @@ def _emit(
     )
 
     total = decisions.manifest.rows("decisions")
-    nothing = StepLabels.arrow_schema().empty_table(), Trajectory.arrow_schema().empty_table()
+    names: dict[str, type[Record]] = {
+        "step_labels": StepLabels,
+        "trajectories": Trajectory,
+        "step_pairs": StepPair,
+    }
 
     def work(draft: Draft, advance: Advance) -> tuple[Output, dict[str, Any]]:
-        split = (labels.table("step_labels"), labels.table("trajectories")) if labels else nothing
+        steps = {
+            name: labels.table(name) if labels else record.arrow_schema().empty_table()
+            for name, record in names.items()
+        }
         counts = emit.emit(
             config,
             emit.Tables(
@@ -344,8 +363,7 @@ def _emit(
                 pairs=paired.table("pairs"),
                 votes=votes.table("votes"),
                 decisions=decisions.table("decisions"),
-                step_labels=split[0],
-                trajectories=split[1],
+                **steps,
                 rejects=tuple(output.table("rejects") for output in upstream if output),
             ),
             draft.files(),

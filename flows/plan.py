@@ -25,7 +25,7 @@ from pipelines.generate import GenerateConfig
 from pipelines.ingest import Config as IngestConfig
 from pipelines.judge import JudgeConfig
 from pipelines.pairs import PairsConfig
-from pipelines.process.monte_carlo import ProcessConfig
+from pipelines.process.config import ProcessConfig
 from pipelines.training.config import RewardConfig, StepsConfig
 from pipelines.verify import Config as VerifyConfig
 from schemas.errors import PlanError
@@ -255,15 +255,18 @@ def _absolute(plan: Plan, base: Path) -> Plan:
 
 def _cross_check(path: Path, plan: Plan) -> None:
     """What no single key can say."""
-    askers = {"generate": plan.generate.engine}
+    askers = {"generate.engine": plan.generate.engine}
     if plan.process is not None:
-        askers["process"] = plan.process.engine
+        askers["process.engine"] = plan.process.engine
+        for role in ("prover", "judge"):
+            if (name := getattr(plan.process, role)) is not None:
+                askers[f"process.{role}"] = name
     if plan.evaluate is not None:
-        askers["evaluate.generate"] = plan.evaluate.generate.engine
+        askers["evaluate.generate.engine"] = plan.evaluate.generate.engine
     for where, engine in askers.items():
         if engine not in plan.engines:
             known = ", ".join(sorted(plan.engines))
-            raise PlanError(f"{path}: {where}.engine: no engine {engine!r}; there are: {known}")
+            raise PlanError(f"{path}: {where}: no engine {engine!r}; there are: {known}")
     if plan.evaluate is not None and plan.train is None:
         raise PlanError(f"{path}: evaluate: nothing is trained; add [train.reward] or drop it")
     for kind in ("reward", "steps"):
@@ -275,6 +278,8 @@ def _cross_check(path: Path, plan: Plan) -> None:
             )
     if plan.train is not None and plan.train.steps is not None and plan.process is None:
         raise PlanError(f"{path}: train.steps: needs step labels; add [process]")
+    if plan.emit.step_views and plan.process is None:
+        raise PlanError(f"{path}: emit.step_views: needs step labels; add [process]")
     if (
         "step_values" in plan.judge.judges
         and plan.process is None

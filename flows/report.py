@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from flows import charts, visible
+from flows.page import environment, write_page
 from flows.sankey import FlowStep, flow, tone
 from schemas.records import Decision, Pair, Prompt, Reject, Response, StepLabels, Vote
 
@@ -188,6 +188,8 @@ class ReportData:
     label_sources: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """What is labelled (`pairs`, `steps`) -> what the label rests on -> count."""
     positions: StepPositions | None = None
+    step_pages: bool = False
+    """Whether steps/index.html lies beside the report: the page links to it."""
     evaluation: Evaluation | None = None
     rows: tuple[PairRow, ...] = ()
     rejects: tuple[Reject, ...] = ()
@@ -351,21 +353,6 @@ def _real(value: float | None) -> str:
 def render(data: ReportData) -> str:
     """The page. Raises ValueError where its counts do not add up (see `check`)."""
     check(data)
-    environment = Environment(
-        loader=PackageLoader("flows"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=visible.finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=charts.number,
-        block=visible.block,
-        inline=visible.inline,
-        plain=visible.plain,
-        bare=lambda text: escape(visible.plain(text)),
-    )
     helpers = {
         "charts": charts,
         "split": _split,
@@ -378,14 +365,10 @@ def render(data: ReportData) -> str:
         "wilson": charts.wilson,
     }
     groups = [(g, words, [r for r in data.rows if r.group == g]) for g, words in GROUPS.items()]
-    page = environment.get_template("report.html.j2")
+    page = environment().get_template("report.html.j2")
     return page.render(data=data, tracks=_tracks(data.stages), groups=groups, **helpers)
 
 
 def write_report(data: ReportData, path: Path) -> None:
     """Write the page beside its final place, then rename: a reader never sees half a page."""
-    page = render(data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(page, encoding="utf-8")
-    unfinished.replace(path)
+    write_page(render(data), path)

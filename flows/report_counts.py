@@ -54,16 +54,7 @@ def stage_counts(made: dict[str, Published]) -> Iterable[StageCount]:
             outcomes=_verdicts(made["verify"], refused["unit"]),
         )
     if "process" in made:
-        yield StageCount(
-            "process",
-            "responses",
-            rows("generate", "responses"),
-            rows("process", "step_labels"),
-            rejects("process"),
-            made="labelled solutions",
-            after="generate",
-            note=f"{made['process'].manifest.facts.get('rollouts', 0):,} rollouts",
-        )
+        yield from _process(made["process"], made["generate"])
     if "pairs" in made:
         yield StageCount(
             "pairs",
@@ -100,6 +91,47 @@ def stage_counts(made: dict[str, Published]) -> Iterable[StageCount]:
             after="decide",
             outcomes=splits,
         )
+
+
+GROWN = "process: grown"
+"""Under which name solutions that a search grew, and their rejects, are counted."""
+
+
+def _process(process: Published, generate: Published) -> Iterable[StageCount]:
+    """Responses are labelled or rejected, one by one; what a search grew besides is counted apart."""
+    of = frame(process, "step_labels")["response_id"]
+    lost, grown_lost = split_rejects(process, generate)
+    yield StageCount(
+        "process",
+        "responses",
+        generate.manifest.rows("responses"),
+        len(of) - of.null_count(),
+        dict(Counter(lost["code"].to_list()).most_common()),
+        made="labelled solutions",
+        after="generate",
+        note=f"{process.manifest.facts.get('rollouts', 0):,} rollouts",
+    )
+    if of.null_count() or len(grown_lost):
+        yield StageCount(
+            GROWN,
+            "responses",
+            generate.manifest.rows("responses"),
+            of.null_count(),
+            dict(Counter(grown_lost["code"].to_list()).most_common()),
+            made="grown solutions",
+            each=None,
+            after="generate",
+            note="paths that a search grew and labelled",
+        )
+
+
+def split_rejects(process: Published, generate: Published) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The process stage's rejects: those of responses, and those of what a search grew."""
+    rejects = reject_rows(process)
+    responses = frame(generate, "responses").select(unit="id")
+    return rejects.join(responses, "unit", "semi", maintain_order="left"), rejects.join(
+        responses, "unit", "anti", maintain_order="left"
+    )
 
 
 def reject_rows(output: Published) -> pl.DataFrame:

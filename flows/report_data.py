@@ -23,7 +23,8 @@ from flows.report import (
     StageDigest,
     StepPositions,
 )
-from flows.report_counts import frame, reject_rows, stage_counts
+from flows.report_counts import GROWN, frame, reject_rows, split_rejects, stage_counts
+from flows.steps_page import FOLDER
 from pipelines.store import Published, Store
 from schemas.record import Record
 from schemas.records import Decision, Pair, Prompt, Reject, Response, StepLabels, Vote
@@ -97,6 +98,7 @@ def collect(store: Store, record: runs.RunRecord) -> ReportData:
         ),
         label_sources=_label_sources(made),
         positions=_positions(labels),
+        step_pages=(runs.folder(store, record.id) / FOLDER / "index.html").exists(),
         evaluation=_evaluation(made.get("evaluate")),
         rows=pairs_read,
         rejects=tuple(_examples(made)),
@@ -151,11 +153,12 @@ def _histogram(labels: Published | None, column: str) -> charts.Histogram | None
 def _widths(labels: Published | None) -> charts.Histogram | None:
     if labels is None:
         return None
+    # A checked final answer is known, not estimated: its interval says nothing of the rollouts.
     sampled = (
         frame(labels, "step_labels")
         .select(pl.col("low", "high", "source"))
         .explode("low", "high", "source")
-        .filter(pl.col("source") == "rollouts")
+        .filter(pl.col("source") != "answer", pl.col("low").is_not_null())
     )
     widths = (sampled["high"] - sampled["low"]).to_list()
     return charts.Histogram.of(widths, 0.0, 1.0, BINS) if widths else None
@@ -257,7 +260,7 @@ def _pairs_to_read(made: dict[str, Published]) -> tuple[PairRow, ...]:
     steps: dict[str, StepLabels] = {}
     if "process" in made:
         found = _some(made["process"], "step_labels", StepLabels, "response_id", sides)
-        steps = {labels.response_id: labels for labels in found.values()}
+        steps = {labels.response_id: labels for labels in found.values() if labels.response_id}
     return tuple(
         PairRow(
             group=chosen[decision.pair_id],
@@ -297,9 +300,13 @@ def _examples(made: dict[str, Published]) -> Iterable[Reject]:
     for name, out in made.items():
         if "rejects" not in out.manifest.tables or name.startswith(("eval", "train")):
             continue
-        every = reject_rows(out)
-        few = every.group_by("code", maintain_order=True).head(EXAMPLES)
-        yield from Reject.from_table(few.select(every.columns).to_arrow().cast(_REJECT))
+        parts = [reject_rows(out)]
+        if name == "process":
+            lost, grown = split_rejects(out, made["generate"])
+            parts = [lost, grown.with_columns(stage=pl.lit(GROWN))]
+        for every in parts:
+            few = every.group_by("code", maintain_order=True).head(EXAMPLES)
+            yield from Reject.from_table(few.select(every.columns).to_arrow().cast(_REJECT))
 
 
 _REJECT = Reject.arrow_schema()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -56,6 +57,8 @@ class Step:
     config: dict[str, Any]
     inputs: dict[str, str]
     engine: Journaled | None = None
+    others: tuple[Journaled, ...] = ()
+    """Further engines that are asked; their identities are among the inputs."""
 
 
 def stage(
@@ -86,19 +89,22 @@ def stage(
             if isinstance(draft, Published):
                 output = draft
             else:
-                with run.reporter.stage(step.name, total(), _spent(step.engine)) as advance:
+                with run.reporter.stage(
+                    step.name, total(), _spent((step.engine, *step.others))
+                ) as advance:
                     output = draft.publish(work(draft, advance))
                 run.computed.append(step.name)
     run.published[step.name] = output
     return output
 
 
-def _spent(engine: Journaled | None) -> Callable[[], float] | None:
-    """What an engine costs from now on."""
-    if engine is None:
+def _spent(engines: Sequence[Journaled | None]) -> Callable[[], float] | None:
+    """What the engines cost from now on."""
+    used = [engine for engine in engines if engine is not None]
+    if not used:
         return None
-    before = engine.spent
-    return lambda: engine.spent - before
+    before = sum(engine.spent for engine in used)
+    return lambda: sum(engine.spent for engine in used) - before
 
 
 def units(
@@ -143,26 +149,37 @@ def whole(
     return fill
 
 
-def ask(engine: Journaled, work: Callable[[Journaled], Awaitable[Result]]) -> Result:
-    """Run a coroutine that asks an engine, with the engine open.
+def ask(engines: Sequence[Journaled], work: Callable[[], Awaitable[Result]]) -> Result:
+    """Run a coroutine that asks engines, with the engines open.
 
-    Where the engine turns out to be of no use, what it did not answer before is asked again by the
+    Where an engine turns out to be of no use, what was not answered before is asked again by the
     next try.
     """
 
     async def opened() -> Result:
-        async with engine:
-            return await work(engine)
+        async with AsyncExitStack() as stack:
+            for engine in engines:
+                await stack.enter_async_context(engine)
+            return await work()
 
     try:
         return asyncio.run(opened())
     except EngineError:
-        engine.journal.forget_failures(engine.identity.digest)
+        _forget_failures(engines)
         raise
 
 
+def _forget_failures(engines: Sequence[Journaled]) -> None:
+    for engine in engines:
+        engine.journal.forget_failures(engine.identity.digest)
+
+
 def check_failures(
-    run: Run, engine: Journaled, stage_name: str, rejects: Sequence[Reject], requests: int
+    run: Run,
+    engines: Sequence[Journaled],
+    stage_name: str,
+    rejects: Sequence[Reject],
+    requests: int,
 ) -> None:
     """Stop the run where too many requests of one unit got no usable answer.
 
@@ -174,7 +191,7 @@ def check_failures(
         return
     code, count = Counter(r.code for r in failed).most_common(1)[0]
     example = next(r.detail for r in failed if r.code == code)
-    engine.journal.forget_failures(engine.identity.digest)
+    _forget_failures(engines)
     raise UserError(
         f"{stage_name}: {len(failed)} of {requests} requests got no usable answer, {count} times "
         f"{code} ({example[:120]}); mend the engine or raise failure_limit, then run again: usable "
@@ -182,7 +199,12 @@ def check_failures(
     )
 
 
-_NOT_THE_ENGINE = frozenset({"no_reference", "no_steps", "same_text", "over_limit"})
+_NOT_THE_ENGINE = frozenset(
+    {
+        *("no_reference", "no_steps", "same_text", "over_limit", "not_selected"),
+        *("too_hard", "too_easy", "over_budget", "no_answer"),
+    }
+)
 
 
 def digests(**outputs: Published | None) -> dict[str, str]:

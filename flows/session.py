@@ -134,8 +134,7 @@ def _keep_plan(path: Path, store: Store, record: runs.RunRecord) -> None:
 
 def _finish(run: Run, record: runs.RunRecord) -> Summary:
     """Links, the report and the summary of a complete run."""
-    from flows.report import write_report
-    from flows.report_data import collect, figures
+    from flows.report_data import figures
 
     store, paths = run.store, {}
     links = {"dataset": "emit", "models/reward": "train.reward", "models/steps": "train.steps"}
@@ -145,7 +144,7 @@ def _finish(run: Run, record: runs.RunRecord) -> Summary:
             paths[name] = runs.link(store, record.id, name, output.path / "files")
     page = runs.folder(store, record.id) / "report.html"
     if run.computed or not page.exists():
-        write_report(collect(store, record), page)
+        _write_pages(store, record, page)
     paths["report"] = page
     return Summary(
         run=record.id,
@@ -164,10 +163,7 @@ def _finish(run: Run, record: runs.RunRecord) -> Summary:
 
 
 def rerender(store: Store, record: runs.RunRecord) -> Path:
-    """Make a run's report page again."""
-    from flows.report import write_report
-    from flows.report_data import collect
-
+    """Make a run's pages again; the report's path."""
     if not record.stages:
         raise UserError(f"{record.id}: nothing is published yet; go on with: prefinery run PLAN")
     gone = set(record.stages) - {name for name, _ in record.outputs(store)}
@@ -177,8 +173,18 @@ def rerender(store: Store, record: runs.RunRecord) -> Path:
             "prefinery run PLAN makes it again"
         )
     page = runs.folder(store, record.id) / "report.html"
-    write_report(collect(store, record), page)
+    _write_pages(store, record, page)
     return page
+
+
+def _write_pages(store: Store, record: runs.RunRecord, page: Path) -> None:
+    """The pages of step labels first: the report links to them where they are."""
+    from flows.report import write_report
+    from flows.report_data import collect
+    from flows.steps_page import write_pages
+
+    write_pages(store, record)
+    write_report(collect(store, record), page)
 
 
 def as_json(summary: Summary) -> str:

@@ -25,7 +25,7 @@ from schemas.record import digest
 from schemas.records import Constraint, Message, Prompt, Reject
 
 NAME = "ingest"
-VERSION = 1
+VERSION = 2
 
 VERIFIERS: dict[str, Verifier] = {name: name for name in get_args(Verifier)}
 HELD_CHARS = 32_000_000
@@ -46,7 +46,7 @@ class Columns(config.Config):
     task: str = "task"
     """Task kind."""
     verifier: str = "verifier"
-    """`numeric`, `choice` or `exact`."""
+    """`numeric`, `choice`, `exact`, `set`, `latex` or `code`; for code the reference is unit tests."""
     source: str = "source"
     """Name of the data set."""
     licence: str = "licence"
@@ -203,8 +203,10 @@ def _prompt(row: dict[str, Any], config: Config, file: File) -> Prompt:
     if verifier is not None and verifier not in VERIFIERS:
         raise BadRow("bad_verifier", f"{_show(verifier)} is none of {', '.join(VERIFIERS)}")
     reference = text(columns.reference)
-    if reference and verifier and not answers.readable(reference, VERIFIERS[verifier]):
-        raise BadRow("bad_reference", f"{_show(reference)} is no {verifier} answer")
+    if reference and verifier:
+        why = answers.why_unreadable(reference, VERIFIERS[verifier])
+        if why:
+            raise BadRow("bad_reference", f"{_show(reference)} {why}")
     return Prompt(
         messages=messages,
         reference=reference,

@@ -17,7 +17,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from pipelines.engines.base import Engine, Identity, Reply, Request, request_key
+from pipelines.engines.base import Engine, Identity, Reply, Request, Tokens, request_key
 from schemas.errors import BadReply, StoreError
 
 OPEN_WITHIN_S = 60.0
@@ -211,6 +211,10 @@ class Journaled:
     def concurrency(self) -> int:
         """What the engine wants, and as many again as may wait for the disk meanwhile."""
         return self.engine.concurrency + _AHEAD
+
+    def tokens(self, text: str) -> Tokens | None:
+        """As the engine says."""
+        return self.engine.tokens(text)
 
     async def __aenter__(self) -> Self:
         await self.engine.__aenter__()

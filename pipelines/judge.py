@@ -69,7 +69,9 @@ def _scores(
         if step_labels is None:
             found = every.select("response", score=pl.lit(None, pl.Float64), why=pl.lit(""))
         else:
-            found = pl.DataFrame(pl.from_arrow(step_labels)).select(
+            # A path that a search grew is no response: it has no id to be found by.
+            labelled = pl.DataFrame(pl.from_arrow(step_labels)).drop_nulls("response_id")
+            found = labelled.select(
                 response="response_id",
                 score=pl.col("value").list.min(),
                 why=pl.format("lowest of {} steps", pl.col("steps").list.len()),

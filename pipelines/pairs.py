@@ -59,8 +59,11 @@ def pair_up(
     )
     values = pl.LazyFrame(schema={"response": pl.String, "mean_value": pl.Float64})
     if step_labels is not None:
-        values = _frame(step_labels).select(
-            response="response_id", mean_value=pl.col("value").list.mean()
+        # A path that a search grew is no response: it has no id to be found by.
+        values = (
+            _frame(step_labels)
+            .drop_nulls("response_id")
+            .select(response="response_id", mean_value=pl.col("value").list.mean())
         )
     candidates = (
         candidates.join(values, on="response", how="left")

@@ -6,15 +6,13 @@ keep all constraints is for later stages to say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from pipelines import answers, config, constraints
+from pipelines import answers, config, constraints, grading
 from schemas.records import Constraint, Prompt, Reject, Response, Vote
 
 NAME = "verify"
-VERSION = 1
-
-_SHOWN = 40
+VERSION = 2
 
 
 class Config(config.Config):
@@ -31,20 +29,23 @@ def verify(
 
     Values are 1.0 (right, kept), 0.0 (wrong, broken) or None, whose reason is `no_reference`,
     `no_verifier`, `bad_reference` (the reference cannot be read), `truncated` (stopped by the token
-    limit before a final answer was complete) or `unparsed` (no final answer that can be read). A
+    limit before a final answer was complete) or `unparsed` (no final answer that can be read). Code
+    that fails its tests or is over its limits is wrong, with what happened as its reason. A
     prompt's second constraint of one kind votes as `constraint:<kind>#2`, so that a judge has one
     vote a response. Rejects: `missing_prompt` (the response's prompt is not among `prompts`) and
-    `bad_constraint`; their unit is the response's id.
+    `bad_constraint`; their unit is the response's id. Raises UserError where a prompt's verifier is
+    `code` and the system cannot isolate it.
     """
     by_id = {prompt.id: prompt for prompt in prompts}
     votes: list[Vote] = []
     rejects: list[Reject] = []
+    verdicts = judge_answers(by_id, responses, config)
     for response in responses:
         prompt = by_id.get(response.prompt_id)
         if prompt is None:
             rejects.append(_reject(response, "missing_prompt", f"no prompt {response.prompt_id}"))
             continue
-        value, reason = judge_answer(prompt, response, config)
+        value, reason = verdicts[response.id]
         votes.append(_vote(response, "verifier", value, reason))
         for judge, constraint in _named(prompt.constraints):
             try:
@@ -56,25 +57,38 @@ def verify(
     return votes, rejects
 
 
-def judge_answer(prompt: Prompt, response: Response, config: Config) -> tuple[float | None, str]:
-    """Value and reason of the verifier's vote on one response."""
+def judge_answers(
+    prompts: Mapping[str, Prompt], responses: Sequence[Response], config: Config
+) -> dict[str, tuple[float | None, str]]:
+    """Value and reason of the verifier's vote, by response id."""
+    verdicts: dict[str, tuple[float | None, str]] = {}
+    asked: dict[str, grading.Solution] = {}
+    unchecked = {prompt_id: _uncheckable(prompt) for prompt_id, prompt in prompts.items()}
+    for response in responses:
+        if response.prompt_id not in prompts:
+            continue
+        reason = unchecked[response.prompt_id]
+        if reason:
+            verdicts[response.id] = None, reason
+        else:
+            cut = response.finish_reason == "length"
+            prompt = prompts[response.prompt_id]
+            asked[response.id] = grading.Solution(prompt, response.text, cut)
+    grades = grading.grade_all([*asked.values()], last_number=config.last_number)
+    for response_id, grade in zip(asked, grades, strict=True):
+        if grade.outcome == "wrong":
+            verdicts[response_id] = 0.0, f"wrong: {grade.why}"
+        else:
+            verdicts[response_id] = 1.0 if grade.outcome == "right" else None, grade.outcome
+    return verdicts
+
+
+def _uncheckable(prompt: Prompt) -> str | None:
     if prompt.reference is None:
-        return None, "no_reference"
+        return "no_reference"
     if prompt.verifier is None:
-        return None, "no_verifier"
-    if not answers.readable(prompt.reference, prompt.verifier):
-        return None, "bad_reference"
-    cut = response.finish_reason == "length"
-    answer = answers.final_answer(response.text, last_number=config.last_number, cut=cut)
-    if answer is None:
-        return None, "truncated" if cut else "unparsed"
-    right = answers.equal(answer, prompt.reference, prompt.verifier)
-    if right is None:
-        return None, "unparsed"
-    if right:
-        return 1.0, "right"
-    reference = answers.final_answer(prompt.reference) or prompt.reference
-    return 0.0, f"wrong: {_cut(answer)} is not {_cut(reference)}"
+        return "no_verifier"
+    return None if answers.readable(prompt.reference, prompt.verifier) else "bad_reference"
 
 
 def _named(wanted: Sequence[Constraint]) -> list[tuple[str, Constraint]]:
@@ -101,8 +115,3 @@ def _vote(response: Response, judge: str, value: float | None, reason: str) -> V
 
 def _reject(response: Response, code: str, detail: str) -> Reject:
     return Reject(unit=response.id, stage=NAME, code=code, detail=detail[:500])
-
-
-def _cut(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…"

@@ -51,7 +51,7 @@ class BadReply(Exception):
     """One request got no usable answer.
 
     `code` is a stable reason code for the `Reject` row: `empty_reply`, `not_json`,
-    `cut_off`, `refused`, `too_long`, `wrong_model`, `bad_request`, `server_error`.
+    `bad_shape`, `cut_off`, `refused`, `too_long`, `wrong_model`, `bad_request`, `server_error`.
     """
 
     def __init__(self, code: str, detail: str) -> None:

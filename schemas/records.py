@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from annotated_types import Ge, Le
-
+from schemas.process import Asked as Asked
+from schemas.process import Count as Count
+from schemas.process import Probability as Probability
+from schemas.process import Rollout as Rollout
+from schemas.process import StepLabels as StepLabels
+from schemas.process import StepPair as StepPair
+from schemas.process import Trajectory as Trajectory
 from schemas.record import Part, Record
-
-Probability = Annotated[float, Ge(0.0), Le(1.0)]
-Count = Annotated[int, Ge(0)]
 
 
 class Message(Part):
@@ -39,7 +41,7 @@ class Prompt(Record):
     """Reference answer, if one is known."""
     task: str = "chat"
     """Task kind, such as `math` or `chat`: reports and calibration are sliced by it."""
-    verifier: Literal["numeric", "choice", "exact"] | None = None
+    verifier: Literal["numeric", "choice", "exact", "set", "latex", "code"] | None = None
     """How a final answer is compared with the reference; none: it is not."""
     constraints: tuple[Constraint, ...] = ()
     """Requirements that code checks."""
@@ -148,79 +150,6 @@ class Vote(Record):
     """Money paid for it."""
 
 
-class Trajectory(Record):
-    """A response split into steps."""
-
-    prompt_id: str
-    """The prompt answered."""
-    response_id: str
-    """The response that was split."""
-    steps: tuple[str, ...]
-    """The steps' texts, in order; with what lies between them they make up the response."""
-    starts: tuple[int, ...]
-    """Offset of each step's first character in the response."""
-    ends: tuple[int, ...]
-    """Offset after each step, separator included: text[:ends[t]] is the prefix that keeps steps 0..t."""
-
-
-class Rollout(Record):
-    """One sampled continuation from a prefix of a trajectory."""
-
-    trajectory_id: str
-    """The trajectory."""
-    position: Count
-    """How many steps the prefix keeps."""
-    draw: Count
-    """Which of the continuations of this prefix."""
-    text: str
-    """The continuation: untrusted text."""
-    outcome: Literal["right", "wrong", "unparsed", "truncated"]
-    """What its final answer was; an unparsed or truncated rollout is neither right nor wrong."""
-    answer: str | None = None
-    """The final answer found."""
-    completion_tokens: Count
-    """Tokens written."""
-
-
-class StepLabels(Record):
-    """Labels of a trajectory's steps; per-step lists have one item a step."""
-
-    prompt_id: str
-    """The prompt answered."""
-    response_id: str
-    """The response."""
-    trajectory_id: str
-    """The response's split."""
-    method: str
-    """Labelling method and its settings, such as `monte_carlo(k=8,curtail)`."""
-    steps: tuple[str, ...]
-    """The steps' texts."""
-    n: tuple[int, ...]
-    """Rollouts sampled after each step; 0: not sampled."""
-    successes: tuple[int, ...]
-    """Rollouts that ended right."""
-    truncated: tuple[int, ...]
-    """Rollouts cut off by the token limit."""
-    unparsed: tuple[int, ...]
-    """Rollouts with no final answer to be found."""
-    value: tuple[float | None, ...]
-    """Estimated chance that the policy ends right from here; none where nothing was sampled."""
-    low: tuple[float | None, ...]
-    """Lower end of its 90% interval."""
-    high: tuple[float | None, ...]
-    """Upper end of its 90% interval."""
-    label: tuple[Literal["right", "wrong"] | None, ...]
-    """Hard label; none: not labelled."""
-    source: tuple[Literal["rollouts", "answer", "none"], ...]
-    """What the label rests on: rollouts, the checked final answer (the last step), or nothing."""
-    first_error: int | None
-    """Index of the first wrong step; none: no step is labelled wrong."""
-    tokens: tuple[int, ...]
-    """Tokens that labelling each step cost."""
-    final_right: bool | None
-    """Whether the response's own final answer is right; none: it could not be checked."""
-
-
 class Decision(Record):
     """What was decided about a pair, and how sure we are."""
 
@@ -287,28 +216,40 @@ class Preference(Record):
 class StepExample(Record):
     """Emitted step labels: TRL's stepwise format (prompt, completions, labels), with soft values."""
 
+    version: ClassVar[int] = 2
+
     prompt: tuple[Message, ...]
     """Messages of the prompt."""
     completions: tuple[str, ...]
-    """The steps, in order, each with the separator that follows it: joined they are the response."""
+    """The steps, in order, each with the separator that follows it: joined they are the solution."""
     labels: tuple[int, ...]
     """1 right, 0 wrong, -100 not labelled."""
     values: tuple[float | None, ...]
     """Estimated chance that the policy ends right after the step: the soft target; none: not known."""
+    sound: tuple[float | None, ...]
+    """Probability that no step so far is wrong."""
+    advantages: tuple[float | None, ...]
+    """Change of value that the step makes."""
     n: tuple[int, ...]
     """Rollouts behind each value."""
     first_error: int | None
     """Index of the first wrong step; none: no step is labelled wrong."""
+    no_error: float | None
+    """Probability that no step is wrong."""
+    resolved: bool
+    """Whether the labelling method reached its own goal."""
+    final_right: bool | None
+    """Whether the solution's final answer is right; none: it could not be checked."""
     method: str
     """Labelling method and its settings."""
     trajectory_id: str
-    """The split response labelled."""
-    response_id: str
-    """The response."""
+    """The split solution labelled."""
+    response_id: str | None
+    """The response; none: a path that a search grew."""
     prompt_id: str
     """The prompt."""
     model: str
-    """Model that wrote the response."""
+    """Model that wrote the solution."""
     source: str
     """The prompt's source."""
     licence: str | None
@@ -381,6 +322,7 @@ ALL: tuple[type[Record], ...] = (
     Trajectory,
     Rollout,
     StepLabels,
+    StepPair,
     Decision,
     Preference,
     StepExample,

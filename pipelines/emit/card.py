@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.emit.split import SPLITS
+from pipelines.emit.view_text import HOLDS, MEANS, REASONS, USES, VIEWS, StepView, folder
 
-FOLDERS = ("preference", "preference_standard", "steps")
+FOLDERS = ("preference", "preference_standard", "steps", *(folder(view) for view in VIEWS))
 """Configurations of an emitted dataset, each a folder of one Parquet file a split."""
 
 LOCAL_PATH = r"^(?:file://)?(?:~|[A-Za-z]:)?[/\\](?:.*[/\\])?"
@@ -28,7 +29,8 @@ UNCALIBRATED = (
 _HOLD = {
     "preference": "one preference a row: `prompt`, `chosen`, `rejected` as lists of messages",
     "preference_standard": "the same preferences as plain text",
-    "steps": "one response a row, split into steps with a label and a soft value each",
+    "steps": "one solution a row, split into steps with a label and a soft value each",
+    **{folder(view): text for view, text in HOLDS.items()},
 }
 _ROWS_SHOWN = 50
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
@@ -87,6 +89,7 @@ def card(name: str, licence: str | None, counts: Mapping[str, Any], facts: PlanF
         _sources(licence, counts),
         _writers(counts, facts),
         _labels(counts),
+        _views(counts),
         "## What probability means",
         escape(facts.probability) if facts.probability is not None else UNCALIBRATED,
         "It is the probability that `chosen` is better than `rejected`, and so the soft target to "
@@ -159,16 +162,24 @@ def _counted(counts: Mapping[str, Any]) -> str:
     if counts["step_labels"]:
         parts.append(
             _table(
-                ["step-labelled responses", "rows"],
+                ["step-labelled solutions", "rows"],
                 [[_FATES[fate], rows] for fate, rows in counts["step_labels"].items()]
                 + [["all", sum(counts["step_labels"].values())]],
+            )
+        )
+    if counts["step_pairs"]:
+        parts.append(
+            _table(
+                ["pairs of sibling steps", "rows"],
+                [[_FATES[fate], rows] for fate, rows in counts["step_pairs"].items()]
+                + [["all", sum(counts["step_pairs"].values())]],
             )
         )
     rejects = [[escape(r["stage"]), escape(r["code"]), r["rows"]] for r in counts["rejects"]]
     total = sum(r["rows"] for r in counts["rejects"])
     parts += [
-        "Rows of `rejects.parquet`. A row can stand for a prompt, a response or one judge's failure "
-        "too: this is no sum of the tables above.",
+        "Rows of `rejects.parquet`. A row can stand for a prompt, a response, one judge's failure or "
+        "what a view leaves out too: this is no sum of the tables above.",
         _table(["stage", "reason", "rows"], [*rejects, ["all", "", total]]),
     ]
     return "\n\n".join(parts)
@@ -186,7 +197,8 @@ _FATES = {
     "missing_prompt": "prompt not in the run",
     "missing_response": "response not in the run",
     "low_probability": "probability below the plan's minimum",
-    "bad_split": "steps do not make up the response",
+    "bad_split": "steps do not make up the solution",
+    "unresolved": "the labelling method found no label and no value",
     "unlabelled": "no step has a label or a value",
 }
 
@@ -245,8 +257,42 @@ def _labels(counts: Mapping[str, Any]) -> str:
         ]
     if counts["methods"]:
         methods = [[escape(r["method"]), r["rows"]] for r in counts["methods"]]
-        parts += ["Methods of the step labels:", _table(["method", "responses"], methods)]
+        parts += ["Methods of the step labels:", _table(["method", "solutions"], methods)]
     return "\n\n".join(parts) if len(parts) > 1 else ""
+
+
+def _views(counts: Mapping[str, Any]) -> str:
+    """What each view of the step labels is, and what of `steps` is not in it."""
+    held: list[StepView] = [view for view in VIEWS if folder(view) in counts["rows"]]
+    if not held:
+        return ""
+    rows = []
+    for view in held:
+        if view not in counts["views"]:
+            continue
+        of = counts["views"][view]
+        why = "; ".join(f"{n}: {REASONS[code]}" for code, n in of["left_out"].items())
+        less = [
+            f"{n} {done}, {where}"
+            for done in ("cut", "masked")
+            for where, n in of[done].items()
+            if n
+        ]
+        rows.append([f"`{folder(view)}`", of["rows"], why, of["steps"], "; ".join(less)])
+    parts = [
+        "## Views of the step labels",
+        "The rows of `steps` in other shapes. `rejects.parquet` names each row that a view leaves "
+        "out, under the view's name and the reason.",
+        *(
+            f"`{folder(view)}`: {MEANS[view]}"
+            + ("" if counts["rows"][folder(view)] else " It has no rows here.")
+            for view in held
+        ),
+    ]
+    if rows:
+        header = ["configuration", "rows", "rows left out", "steps", "of these solutions' steps"]
+        parts.insert(2, _table(header, rows))
+    return "\n\n".join(parts)
 
 
 def _loading(counts: Mapping[str, Any]) -> str:
@@ -274,9 +320,17 @@ def _loading(counts: Mapping[str, Any]) -> str:
         )
     if "steps" in configs:
         lines.append(
-            "In `steps` the `completions` joined are the response; `labels` are 1 (right), 0 (wrong) "
-            "and -100 (not labelled); `values` are soft targets."
+            "In `steps` the `completions` joined are the solution; `labels` are 1 (right), 0 (wrong) "
+            "and -100 (not labelled); `values` are the estimated chances that the policy ends right "
+            "after the step, `sound` the probabilities that no step so far is wrong, `advantages` "
+            "the changes of value; null where not known. A `response_id` of null is a path that a "
+            "search grew; its `model` is that of the prompt's first response."
         )
+    for view in VIEWS:
+        if counts["rows"].get(folder(view)):
+            split = next(split for split in SPLITS if split in counts["rows"][folder(view)])
+            load = f'rows = load_dataset("PATH", "{folder(view)}", split="{split}")'
+            lines.append(f"```python\n{load}\n\n{USES[view]}\n```")
     lines += [
         "DuckDB, in a copy of this folder:",
         f"```sh\nduckdb -c \"select * from '{first}/*.parquet' limit 5\"\n"

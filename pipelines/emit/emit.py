@@ -2,7 +2,8 @@
 
     preference/SPLIT.parquet           prompt, chosen, rejected as messages (TRL's conversational format)
     preference_standard/SPLIT.parquet  the same as plain text
-    steps/SPLIT.parquet                prompt, completions, labels (TRL's stepwise format), soft values
+    steps/SPLIT.parquet                solutions split into steps, with all that is known of each step
+    steps_VIEW/SPLIT.parquet           the same in another shape, for each of the plan's `step_views`
     rejects.parquet                    every row that stopped, and why
     README.md                          the dataset card
 
@@ -30,10 +31,14 @@ from pipelines.emit.ledger import (
     assign_splits,
     frame,
     pair_ledger,
+    sibling_ledger,
     step_ledger,
     with_votes,
 )
 from pipelines.emit.split import SPLITS
+from pipelines.emit.texts import answer, gather, pieces, prompt_text
+from pipelines.emit.view_text import VIEWS, StepView, folder
+from pipelines.emit.views import counted, left_out, sibling_rows, step_rows, step_view
 from schemas.record import Record
 from schemas.records import Preference, StepExample
 from schemas.table import with_ids
@@ -41,7 +46,7 @@ from schemas.table import with_ids
 __all__ = ["NAME", "VERSION", "Config", "PlanFacts", "Tables", "emit"]
 
 NAME = "emit"
-VERSION = 1
+VERSION = 2
 ROW_GROUP = 10_000
 """Rows of a Parquet row group, and of the text that is held in memory at once."""
 
@@ -68,12 +73,15 @@ class Config(config.Config):
         default=("conversational", "standard"), strict=False
     )
     """Shapes of the preferences: lists of messages, plain text, or both."""
+    step_views: tuple[StepView, ...] = Field(default=(), strict=False)
+    """Other shapes of the step labels, beside `steps`: TRL's stepwise format (`trl`; `trl_int` with
+    -100), `soft` targets, `processbench`, `chat` turns with + and -, `siblings` of a tree search."""
     validation: Annotated[float, Ge(0.0), Lt(1.0)] = 0.1
     """Share of prompts held out for validation."""
     test: Annotated[float, Ge(0.0), Lt(1.0)] = 0.1
     """Share of prompts held out for testing."""
     min_probability: Annotated[float, Ge(0.0), Le(1.0)] = 0.0
-    """Preferences less probable than this are rejected as `low_probability`."""
+    """Preferences, of steps too, less probable than this are rejected as `low_probability`."""
     licence: str | None = None
     """Licence of the whole dataset, as the Hub spells it (`apache-2.0`); none: not stated."""
 
@@ -97,15 +105,23 @@ def emit(
     Raises SchemaError where a pair was decided twice, or where a table is not its record's.
     """
     frames = Frames.of(tables)
-    pairs, steps, promoted = assign_splits(
-        pair_ledger(frames, config.min_probability),
-        step_ledger(frames),
+    siblings = sibling_ledger(frames, config.min_probability)
+    if "siblings" not in config.step_views:
+        siblings = siblings.clear()
+    (pairs, steps, siblings), promoted = assign_splits(
+        [pair_ledger(frames, config.min_probability), step_ledger(frames), siblings],
         config.validation,
         config.test,
     )
-    rejects = all_rejects(frames, pairs, steps, config.min_probability)
     kept = with_votes(pairs.filter(pl.col("fate") == "emitted"), frames.votes)
     labelled = steps.filter(pl.col("fate") == "emitted")
+    views: dict[StepView, pl.DataFrame] = {
+        view: step_view(view, labelled)
+        for view in VIEWS
+        if view in config.step_views and view != "siblings"
+    }
+    stopped = [left_out(view, part) for view, part in views.items()]
+    rejects = all_rejects(frames, pairs, steps, siblings, stopped, config.min_probability)
 
     rows: dict[str, dict[str, int]] = {}
     if "conversational" in config.formats:
@@ -121,6 +137,18 @@ def emit(
     rows["steps"] = _write_splits(
         out / "steps", labelled, lambda part: _ided(StepExample, _step_example(part, frames))
     )
+    for view, held in views.items():
+        rows[folder(view)] = _write_splits(
+            out / folder(view),
+            held.filter(pl.col("left_out").is_null()),
+            lambda part, view=view: step_rows(view, part, frames),  # type: ignore[misc]
+        )
+    if "siblings" in config.step_views:
+        rows[folder("siblings")] = _write_splits(
+            out / folder("siblings"),
+            siblings.filter(pl.col("fate") == "emitted"),
+            lambda part: sibling_rows(part, frames),
+        )
     out.mkdir(parents=True, exist_ok=True)
     pq.write_table(rejects, out / "rejects.parquet", compression="zstd", row_group_size=ROW_GROUP)
     of_action = pl.when(fate="emitted").then("action").otherwise("fate")
@@ -131,6 +159,8 @@ def emit(
         "trajectories": len(frames.trajectories),
         "pairs": _by_fate(pairs.with_columns(fate=of_action)),
         "step_labels": _by_fate(steps),
+        "step_pairs": _by_fate(siblings),
+        "views": {view: counted(view, held) for view, held in views.items()},
         "rows": rows,
         "promoted": promoted,
         "rejects": _tally(frame(rejects), "stage", "code"),
@@ -142,7 +172,7 @@ def emit(
 
 
 def _write_splits(
-    folder: Path, ledger: pl.DataFrame, gather: Callable[[pl.DataFrame], pa.Table]
+    folder: Path, ledger: pl.DataFrame, made: Callable[[pl.DataFrame], pa.Table]
 ) -> dict[str, int]:
     """Write a file a split, one row group at a time; rows by split, those without rows left out."""
     rows: dict[str, int] = {}
@@ -152,7 +182,7 @@ def _write_splits(
             continue
         rows[split] = len(part)
         folder.mkdir(parents=True, exist_ok=True)
-        groups = (gather(group) for group in part.iter_slices(ROW_GROUP))
+        groups = (made(group) for group in part.iter_slices(ROW_GROUP))
         first = next(groups)
         with pq.ParquetWriter(folder / f"{split}.parquet", first.schema, compression="zstd") as out:
             out.write_table(first, row_group_size=ROW_GROUP)
@@ -167,13 +197,13 @@ def _ided(record: type[Record], rows: pl.DataFrame) -> pa.Table:
 
 def _preference(part: pl.DataFrame, frames: Frames) -> pl.DataFrame:
     """Rows of Preference, without ids."""
-    chosen, rejected = (_gather(part, frames, "response", side) for side in ("chosen", "rejected"))
+    chosen, rejected = (gather(part, frames, "response", side) for side in ("chosen", "rejected"))
     same = chosen["model"] == rejected["model"]
     both = pl.concat_str(chosen["model"], pl.lit(", "), rejected["model"])
-    return _gather(part, frames, "prompt", "prompt").select(
+    return gather(part, frames, "prompt", "prompt").select(
         prompt="messages",
-        chosen=_answer(chosen["text"]),
-        rejected=_answer(rejected["text"]),
+        chosen=answer(chosen["text"]),
+        rejected=answer(rejected["text"]),
         **{name: part[name] for name in _CARRIED},
         model=pl.when(same).then(chosen["model"]).otherwise(both),
         source="source",
@@ -187,66 +217,34 @@ _CARRIED = (
 )
 
 
-def _gather(part: pl.DataFrame, frames: Frames, table: str, side: str) -> pl.DataFrame:
-    """Rows of the prompts or responses that a ledger points at."""
-    return (frames.prompts if table == "prompt" else frames.responses)[part[f"{side}_row"]]
-
-
-def _answer(text: pl.Series) -> pl.Expr:
-    """Texts as lists of one assistant message."""
-    return pl.concat_list(pl.struct(role=pl.lit("assistant"), content=pl.lit(text)))
-
-
 def _standard(part: pl.DataFrame, frames: Frames) -> pl.DataFrame:
-    """Rows of `preference_standard`: the prompt is its text where it is a single user message,
-    otherwise `role: content` paragraphs.
-    """
-    first = pl.col("messages").list.first().struct
-    alone = (pl.col("messages").list.len() == 1) & (first.field("role") == "user")
-    said = pl.element().struct
-    turn = pl.concat_str(said.field("role"), pl.lit(": "), said.field("content"))
-    transcript = pl.col("messages").list.eval(turn).list.join("\n\n")
-    return _gather(part, frames, "prompt", "prompt").select(
-        prompt=pl.when(alone).then(first.field("content")).otherwise(transcript),
-        chosen=_gather(part, frames, "response", "chosen")["text"],
-        rejected=_gather(part, frames, "response", "rejected")["text"],
+    """Rows of `preference_standard`."""
+    return gather(part, frames, "prompt", "prompt").select(
+        prompt=prompt_text(),
+        chosen=gather(part, frames, "response", "chosen")["text"],
+        rejected=gather(part, frames, "response", "rejected")["text"],
         **{name: part[name] for name in STANDARD.names[3:]},
     )
 
 
 def _step_example(part: pl.DataFrame, frames: Frames) -> pl.DataFrame:
-    """Rows of StepExample, without ids.
-
-    A completion runs from the end of the step before it to its own; the first from the response's
-    start and the last to its end, so that joined they are the response.
-    """
-    prompts = _gather(part, frames, "prompt", "prompt")
-    responses = _gather(part, frames, "response", "response")
-    start = pl.col("ends").shift(1).over("row").fill_null(0)
-    is_last = pl.int_range(pl.len()).over("row") == pl.len().over("row") - 1
-    pieces = (
-        part.select("ends", "chars", text=responses["text"])
-        .with_row_index("row")
-        .explode("ends")
-        .with_columns(start=start, end=pl.when(is_last).then("chars").otherwise("ends"))
-        .with_columns(piece=pl.col("text").str.slice("start", pl.col("end") - pl.col("start")))
-        .group_by("row", maintain_order=True)
-        .agg("piece")
-    )
+    """Rows of StepExample, without ids."""
+    prompts = gather(part, frames, "prompt", "prompt")
     said = pl.element()
     label = pl.when(said == "right").then(1).when(said == "wrong").then(0).otherwise(-100)
     return part.select(
         prompt=prompts["messages"],
-        completions=pieces["piece"],
+        completions=pieces(part, frames),
         labels=pl.col("label").list.eval(label),
         values="value",
-        n="n",
-        first_error="first_error",
+        sound="sound",
+        advantages="advantage",
+        **{n: pl.col(n) for n in ("n", "first_error", "no_error", "resolved", "final_right")},
         method="method",
         trajectory_id="trajectory_id",
         response_id="response_id",
         prompt_id="prompt_id",
-        model=responses["model"],
+        model=gather(part, frames, "response", "model")["model"],
         source=prompts["source"],
         licence=prompts["licence"],
     )

@@ -1,4 +1,4 @@
-"""What becomes of every pair and every labelled response: one row each, decided before text is touched.
+"""What becomes of every pair and every labelled solution: one row each, decided before text is touched.
 
 Ledgers are narrow (ids, numbers, row numbers of the texts), so a million pairs fit easily; the texts
 are gathered by row number when a row group is written.
@@ -6,6 +6,7 @@ are gathered by row number when a row group is written.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -29,6 +30,7 @@ class Tables:
     decisions: pa.Table
     step_labels: pa.Table
     trajectories: pa.Table
+    step_pairs: pa.Table
     rejects: tuple[pa.Table, ...] = ()
 
 
@@ -47,6 +49,7 @@ class Frames:
     decisions: pl.DataFrame
     step_labels: pl.DataFrame
     trajectories: pl.DataFrame
+    step_pairs: pl.DataFrame
     rejects: pl.DataFrame
 
     @classmethod
@@ -60,7 +63,8 @@ class Frames:
             frame(tables.votes),
             frame(tables.decisions),
             frame(tables.step_labels),
-            frame(tables.trajectories),
+            frame(tables.trajectories).with_row_index("trajectory_row"),
+            frame(tables.step_pairs),
             pl.concat([frame(table) for table in rejects]).with_columns(_public("unit")),
         )
         twice = frames.decisions.filter(pl.col("pair_id").is_duplicated())
@@ -131,62 +135,101 @@ def pair_ledger(frames: Frames, min_probability: float) -> pl.DataFrame:
 
 
 def step_ledger(frames: Frames) -> pl.DataFrame:
-    """One row a labelled trajectory: its `fate`, row numbers of its texts, where its steps end.
+    """One row a labelled solution: its `fate`, row numbers of its texts, where its steps end.
 
-    `fate` is `emitted`, `missing_prompt`, `missing_response`, `bad_split` (the steps do not make up
-    the response) or `unlabelled` (no step has a label or a value).
+    `fate` is `emitted`, `missing_prompt`, `missing_response` (its own, or for a path that a search
+    grew any of its prompt's), `bad_split` (the steps do not make up the solution), or, where no step
+    has a label, a value or a P(sound), `unresolved` (the method did not reach its goal) or
+    `unlabelled`. `model_row` is the response whose model wrote the solution. Nothing says who wrote
+    a grown path: it is taken to be the model of its prompt's first response.
     """
     labels = frames.step_labels.rename({"id": "label_id"})
-    ends = frames.trajectories.select("ends", trajectory_id="id", split_response="response_id")
+    paths = frames.trajectories.select(
+        *("trajectory_row", "ends"),
+        trajectory_id="id",
+        split_response="response_id",
+        path_chars=pl.col("text").str.len_chars(),
+    )
     of_response = frames.responses.join(
         labels, left_on="id", right_on="response_id", how="semi"
-    ).select("response_row", response_id="id", chars=pl.col("text").str.len_chars())
+    ).select("response_row", response_id="id", response_chars=pl.col("text").str.len_chars())
+    first = (
+        frames.responses.sort("sample_index", "id")
+        .group_by("prompt_id", maintain_order=True)
+        .agg(first_row=pl.col("response_row").first())
+    )
     end = pl.col("ends").list
     whole = (
-        (pl.col("split_response") == pl.col("response_id"))
+        pl.col("split_response").eq_missing(pl.col("response_id"))
         & (end.len() > 0)
         & (end.len() == pl.col("steps").list.len())
         & (end.first() >= 0)
         & (end.last() <= pl.col("chars"))
         & (end.diff().list.min().fill_null(0) >= 0)
     )
-    known = pl.sum_horizontal(pl.col("label", "value").list.drop_nulls().list.len())
+    known = pl.sum_horizontal(pl.col("label", "value", "sound").list.drop_nulls().list.len())
+    grown = pl.col("response_id").is_null()
     return (
-        labels.join(ends, on="trajectory_id", how="left")
+        labels.join(paths, on="trajectory_id", how="left")
         .join(frames.prompts.select("prompt_row", prompt_id="id"), on="prompt_id", how="left")
         .join(of_response, on="response_id", how="left")
+        .join(first, on="prompt_id", how="left")
+        .with_columns(
+            chars=pl.when(grown).then("path_chars").otherwise("response_chars"),
+            model_row=pl.when(grown).then("first_row").otherwise("response_row"),
+        )
         .with_columns(
             fate=pl.when(pl.col("prompt_row").is_null())
             .then(pl.lit("missing_prompt"))
-            .when(pl.col("response_row").is_null())
+            .when(pl.col("model_row").is_null())
             .then(pl.lit("missing_response"))
             .when(~whole.fill_null(False))
             .then(pl.lit("bad_split"))
+            .when((known == 0) & ~pl.col("resolved"))
+            .then(pl.lit("unresolved"))
             .when(known == 0)
             .then(pl.lit("unlabelled"))
             .otherwise(pl.lit("emitted"))
         )
+        .drop("path_chars", "response_chars", "first_row", "split_response", "steps", "asked")
         .sort("prompt_row", "trajectory_id", "label_id", nulls_last=True)
     )
 
 
+def sibling_ledger(frames: Frames, min_probability: float) -> pl.DataFrame:
+    """One row a pair of sibling steps; `fate`: `emitted`, `missing_prompt`, `low_probability`."""
+    return (
+        frames.step_pairs.join(
+            frames.prompts.select("prompt_row", prompt_id="id"), on="prompt_id", how="left"
+        )
+        .with_columns(
+            fate=pl.when(pl.col("prompt_row").is_null())
+            .then(pl.lit("missing_prompt"))
+            .when(pl.col("probability") < min_probability)
+            .then(pl.lit("low_probability"))
+            .otherwise(pl.lit("emitted"))
+        )
+        .sort("prompt_row", "id", nulls_last=True)
+    )
+
+
 def assign_splits(
-    pairs: pl.DataFrame, steps: pl.DataFrame, validation: float, test: float
-) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """Add `split`; say how many prompts were moved to give both kinds of rows a train split.
+    ledgers: Sequence[pl.DataFrame], validation: float, test: float
+) -> tuple[list[pl.DataFrame], int]:
+    """Add `split`; say how many prompts were moved to give every kind of rows a train split.
 
     Only a handful of prompts can leave `train` empty. Then the one whose id lies nearest to it
-    moves there, in preferences and steps alike: a prompt is never in two splits.
+    moves there, in every ledger alike: a prompt is never in two splits.
     """
     split = split_column(pl.col("prompt_id"), validation, test)
     moved: list[str] = []
-    for ledger in (pairs, steps):
+    for ledger in ledgers:
         prompts = ledger.filter(pl.col("fate") == "emitted")["prompt_id"].unique().to_frame()
         trained = prompts.filter((split == "train") | pl.col("prompt_id").is_in(moved))
         if len(prompts) and not len(trained):
             moved.append(prompts.select(pl.col("prompt_id").max()).item())
     final = pl.when(pl.col("prompt_id").is_in(moved)).then(pl.lit("train")).otherwise(split)
-    return pairs.with_columns(split=final), steps.with_columns(split=final), len(moved)
+    return [ledger.with_columns(split=final) for ledger in ledgers], len(moved)
 
 
 def with_votes(kept: pl.DataFrame, votes: pl.DataFrame) -> pl.DataFrame:
@@ -215,9 +258,17 @@ def with_votes(kept: pl.DataFrame, votes: pl.DataFrame) -> pl.DataFrame:
 
 
 def all_rejects(
-    frames: Frames, pairs: pl.DataFrame, steps: pl.DataFrame, min_probability: float
+    frames: Frames,
+    pairs: pl.DataFrame,
+    steps: pl.DataFrame,
+    siblings: pl.DataFrame,
+    left_out: Sequence[pl.DataFrame],
+    min_probability: float,
 ) -> pa.Table:
-    """Every Reject of the run once, sorted: those of earlier stages, of the decisions and of emit."""
+    """Every Reject of the run once, sorted: those of earlier stages, of the decisions and of emit.
+
+    `left_out`: rows (unit, stage, code, detail) that views of the step labels do not take.
+    """
     low = pl.format("probability {} is below {}", pl.col("probability"), pl.lit(min_probability))
     decided = pl.col("fate").is_in(["drop", "route"])
     of_pairs = pairs.filter(~pl.col("fate").is_in(["emitted", "rejected"])).select(
@@ -230,12 +281,17 @@ def all_rejects(
         .then(low)
         .otherwise(pl.col("fate").replace_strict(_DETAIL, default="")),
     )
-    of_steps = steps.filter(pl.col("fate") != "emitted").select(
-        unit="label_id",
-        stage=pl.lit("emit"),
-        code="fate",
-        detail=pl.col("fate").replace_strict(_DETAIL, default=""),
-    )
+    of_steps = [
+        ledger.filter(pl.col("fate") != "emitted").select(
+            unit=unit,
+            stage=pl.lit("emit"),
+            code="fate",
+            detail=pl.when(pl.col("fate") == "low_probability")
+            .then(said)
+            .otherwise(pl.col("fate").replace_strict(_DETAIL, default="")),
+        )
+        for ledger, unit, said in ((steps, "label_id", pl.lit("")), (siblings, "id", low))
+    ]
     stray = frames.decisions.join(
         frames.pairs, left_on="pair_id", right_on="id", how="anti"
     ).select(
@@ -246,7 +302,9 @@ def all_rejects(
     )
     earlier = frames.rejects.select("unit", "stage", "code", "detail")
     # a stage may have written its own row for a drop: one is enough
-    new = pl.concat([of_pairs, of_steps, stray]).join(earlier, on=["unit", "code"], how="anti")
+    new = pl.concat([of_pairs, *of_steps, stray, *left_out]).join(
+        earlier, on=["unit", "code"], how="anti"
+    )
     rows = (
         pl.concat([earlier, new])
         .with_columns(pl.col("detail").str.slice(0, 500))
@@ -260,6 +318,7 @@ _DETAIL = {
     "undecided": "no decision was made about this pair",
     "missing_prompt": "its prompt is not in the run",
     "missing_response": "a response of it is not in the run",
-    "bad_split": "its steps do not make up the response",
+    "bad_split": "its steps do not make up the solution",
+    "unresolved": "the labelling method found no label and no value for any step",
     "unlabelled": "no step has a label or a value",
 }

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 from schemas.record import digest
 from schemas.records import Message
@@ -33,6 +33,9 @@ class Request:
 
     `prefix` is a partial assistant answer that the engine continues exactly; the reply holds only
     what comes after it. `schema` is a JSON schema (as JSON text) that the reply must follow.
+    `prefix_ids` are the prefix's tokens, from the engine's own `tokens`: where they are given, just
+    these are continued, after the tokens of the prompt; else prompt and prefix are tokenised in one
+    piece. An engine whose `tokens` knows none continues the text, which is always given too.
     """
 
     messages: tuple[Message, ...]
@@ -40,6 +43,20 @@ class Request:
     sample: int = 0
     prefix: str = ""
     schema: str | None = None
+    prefix_ids: tuple[int, ...] = ()
+
+
+class Tokens(NamedTuple):
+    """A text as a model's tokenizer cuts it, so that its beginnings can be continued token for token.
+
+    Decoded after the tokens of a prompt, `ids` are the text to the letter.
+    """
+
+    ids: tuple[int, ...]
+    ends: tuple[int, ...]
+    """By token: how many characters of the text are spelled by then. It grows to the text's length,
+    and stays where a token ends inside a character: where it grew, and only there, the tokens so far
+    are `text[:end]` exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +123,20 @@ class Engine(Protocol):
         """Answer one request."""
         ...
 
+    def tokens(self, text: str) -> Tokens | None:
+        """A text that the model wrote, as its tokenizer cuts it; special tokens are not read in it.
+
+        None where the engine has no tokenizer here, or where that does not spell the text to the
+        letter. It can be called without entering the engine; the first call loads the tokenizer,
+        not the model. Raises EngineError where there should be one and it cannot be read.
+        """
+        ...
+
 
 def request_key(identity: str, request: Request) -> bytes:
     """16-byte hash of the engine's identity digest and all of a request but its sample index."""
-    return _key(identity, request.messages, request.prefix, request.schema, request.sampling)
+    r = request
+    return _key(identity, r.messages, r.prefix, r.schema, r.sampling, r.prefix_ids)
 
 
 # The journal and the engine ask for the same key, and so does every sample of a prompt. Few are
@@ -121,8 +148,9 @@ def _key(
     prefix: str,
     schema: str | None,
     sampling: Sampling,
+    prefix_ids: tuple[int, ...],
 ) -> bytes:
-    content = [
+    content: list[Any] = [
         identity,
         [[m.role, m.content] for m in messages],
         prefix,
@@ -137,6 +165,8 @@ def _key(
             sampling.seed,
         ],
     ]
+    if prefix_ids:  # a request without them has the key that it had before there were any
+        content.append(prefix_ids)
     return hashlib.sha256(_encode(content).encode("utf-8", "surrogatepass")).digest()[:16]
 
 

@@ -32,6 +32,9 @@ BLOCK = 64
 """Uniforms drawn from a row's stream at a time."""
 SLACK = 32
 """Columns kept free when the cache is laid out anew."""
+DRAWN = 2**24
+"""Most logits (rows times vocabulary) that are drawn from at once: with their copies in float64 some
+1.5 GiB. A large batch of a large vocabulary would not fit a GPU beside the model."""
 
 _STATE = np.dtype(
     [
@@ -328,14 +331,12 @@ class Decoder:
         every = np.arange(len(count))
         uniforms = torch.from_numpy(state["uniforms"][every, count % BLOCK]).to(self.device)
         settings = self._prepared()
-        self.last, logprobs = draw(
-            logits,
-            settings["temperature"],
-            settings["top_k"],
-            settings["top_p"],
-            uniforms,
-            filtered=bool(((state["top_k"] > 0) | (state["top_p"] < 1)).any()),
-        )
+        filtered = bool(((state["top_k"] > 0) | (state["top_p"] < 1)).any())
+        each = [logits, *(settings[name] for name in ("temperature", "top_k", "top_p")), uniforms]
+        rows = max(1, DRAWN // logits.shape[1])
+        parts = zip(*(torch.split(one, rows) for one in each), strict=True)
+        pieces = [draw(*part, filtered=filtered) for part in parts]
+        self.last, logprobs = (torch.cat(column) for column in zip(*pieces, strict=True))
         drawn = self.last.cpu().numpy()
         if count.max() == self.written.shape[1]:
             self.written = np.concatenate([self.written, np.zeros_like(self.written)], axis=1)

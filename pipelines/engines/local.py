@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field
 
 from pipelines.config import Config
-from pipelines.engines.base import Identity, Reply, Request, request_seed
+from pipelines.engines.base import Identity, Reply, Request, Tokens, request_seed
 from pipelines.engines.chat_template import ChatTemplate, load_chat_template
 from pipelines.engines.folder import folder_digest, model_folder
+from pipelines.engines.spelling import Speller, model_speller
 from pipelines.memory import give_back_large_blocks
 from schemas.errors import BadReply, EngineError, MissingExtra
 
@@ -59,7 +60,8 @@ class LocalEngine:
     """Answers requests with a model in this process.
 
     A request's prompt is the model's chat template over its messages, then its `prefix`, tokenised
-    in one piece without further special tokens; the reply is what comes after. `logprob` is of
+    in one piece without further special tokens (or the template's tokens, then its `prefix_ids`);
+    the reply is what comes after. `logprob` is of
     every token written, the end token included, under the model itself (temperature 1, no top-k,
     no top-p), rounded to 6 decimals: rounding in the arithmetic moves it by about 1e-13 from batch
     to batch, and published rows are to be equal byte by byte. Text after a stop string is cut; its
@@ -121,7 +123,9 @@ class LocalEngine:
             )
         if "" in request.sampling.stop:
             raise EngineError("a stop string is empty; leave it out of `stop`")
-        prompt = self._template.render(request.messages) + request.prefix
+        prompt = self._template.render(request.messages)
+        if not request.prefix_ids:
+            prompt += request.prefix
         job = _Job(request, prompt, request_seed(self.identity.digest, request))
         with self._changed:
             if self._serving is None or self._serving.done() or self._closing:
@@ -129,6 +133,14 @@ class LocalEngine:
             self._waiting.append(job)
             self._changed.notify()
         return await asyncio.wrap_future(job.future)
+
+    def tokens(self, text: str) -> Tokens | None:
+        """See `Engine`; None where the model's tokenizer is one written in Python."""
+        return None if self._speller is None else self._speller.tokens(text)
+
+    @cached_property
+    def _speller(self) -> Speller | None:
+        return model_speller(self._folder)
 
     @cached_property
     def _folder(self) -> Path:
@@ -217,7 +229,7 @@ class LocalEngine:
 
 
 class _Job:
-    """A request, its prompt's text and the caller who waits for the reply."""
+    """A request, the text of its prompt before `prefix_ids`, and the caller who waits for the reply."""
 
     def __init__(self, request: Request, prompt: str, seed: int) -> None:
         self.request = request
@@ -300,7 +312,7 @@ class _Model:
         """Raises BadReply `too_long`."""
         from pipelines.engines.decode import Row
 
-        prompt = self._tokens(job.prompt)
+        prompt = self._tokens(job.prompt) + job.request.prefix_ids
         room = self.context - len(prompt)
         if room < 1:
             raise BadReply(

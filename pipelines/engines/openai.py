@@ -39,6 +39,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -47,11 +49,12 @@ from annotated_types import Ge, Gt, MinLen
 from pydantic import ConfigDict, field_validator, model_validator
 
 from pipelines.config import Config
-from pipelines.engines.base import Identity, Reply, Request, request_seed
+from pipelines.engines.base import Identity, Reply, Request, Tokens, request_seed
 from pipelines.engines.chat_template import load_chat_template
 from pipelines.engines.fleet import Failure, Fleet, Server
 from pipelines.engines.openai_dialect import Dialect, Endpoint, Structured
 from pipelines.engines.openai_probe import Served, broken, served
+from pipelines.engines.spelling import Speller, file_speller
 from schemas.errors import BadReply, EngineDown, EngineError
 
 BACKOFF_FIRST_S = 0.5
@@ -85,7 +88,7 @@ class OpenAIConfig(Config):
     letter whatever whitespace it ends in."""
     template: str | None = None
     """For `completions`: the model's folder (with chat_template.jinja or tokenizer_config.json) or
-    a .jinja file."""
+    a .jinja file. With the model's tokenizer.json in the folder, steps are continued token for token."""
     continue_mode: Literal["vllm", "none"] = "vllm"
     """How `chat` continues a prefix. `vllm`: as a last assistant message with
     `continue_final_message` (vLLM, SGLang). `none`: the server cannot; such a request stops the run."""
@@ -313,9 +316,21 @@ class OpenAIEngine:
         """
         if self._session is None:
             raise RuntimeError("complete() outside `async with engine:`")
-        body = self._dialect.body(request, request_seed(self._digest, request))
+        speller = self._speller if request.prefix_ids else None
+        body = self._dialect.body(request, request_seed(self._digest, request), speller)
         async with self._slots:
             return await self._ask(self._session, body, request)
+
+    def tokens(self, text: str) -> Tokens | None:
+        """See `Engine`; None unless the template is a folder with a tokenizer.json.
+
+        With `chat` a prefix is continued as text: how it is tokenised is the server's business.
+        """
+        return None if self._speller is None else self._speller.tokens(text)
+
+    @cached_property
+    def _speller(self) -> Speller | None:
+        return file_speller(Path(self.config.template)) if self.config.template else None
 
     async def _ask(self, session: aiohttp.ClientSession, body: bytes, request: Request) -> Reply:
         failures = refusals = 0

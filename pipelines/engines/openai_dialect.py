@@ -19,6 +19,7 @@ from typing import Any, Literal, NoReturn
 from pipelines.engines.base import Reply, Request
 from pipelines.engines.chat_template import ChatTemplate
 from pipelines.engines.fleet import Failure
+from pipelines.engines.spelling import Speller
 from schemas.errors import BadReply, EngineError
 
 Endpoint = Literal["chat", "completions"]
@@ -70,8 +71,11 @@ class Dialect:
     is_vllm: bool = False
     secret: str = field(default="", repr=False)
 
-    def body(self, request: Request, seed: int) -> bytes:
-        """The request as the JSON that is posted."""
+    def body(self, request: Request, seed: int, speller: Speller | None = None) -> bytes:
+        """The request as the JSON that is posted.
+
+        `speller`: the model's tokenizer, with which a prefix's tokens are sent instead of its text.
+        """
         sampling = request.sampling
         body: dict[str, Any] = {
             "model": self.model,
@@ -89,7 +93,11 @@ class Dialect:
         if request.schema is not None and self.structured != "none":
             body |= _structure(self.structured, request.schema)
         if self.template is not None:
-            body["prompt"] = self.template.render(request.messages) + request.prefix
+            prompt = self.template.render(request.messages)
+            if request.prefix_ids and speller is not None:
+                body["prompt"] = [*speller.prompt(prompt), *request.prefix_ids]
+            else:
+                body["prompt"] = prompt + request.prefix
             # The template wrote the special tokens: the tokenizer must not add a second <s>.
             body["add_special_tokens"] = False
             if self.logprobs:

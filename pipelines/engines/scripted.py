@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from pipelines.config import Config
-from pipelines.engines.base import Identity, Reply, Request, request_key, request_seed
+from pipelines.engines.base import Identity, Reply, Request, Tokens, request_key, request_seed
 from schemas.errors import BadReply, EngineError
 from schemas.record import digest
 
@@ -77,6 +77,10 @@ class ScriptedEngine:
         text = self.config.replies[seed % len(self.config.replies)]
         asked = [*(m.content for m in request.messages), request.prefix]
         return Reply(text, "stop", sum(len(t.split()) for t in asked), len(text.split()))
+
+    def tokens(self, text: str) -> Tokens | None:
+        """None: there is no tokenizer."""
+        return None
 
 
 def _append(path: str, line: str) -> None:

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field
 
 from pipelines.config import Config
-from pipelines.engines.base import Identity, Reply, Request, request_seed
+from pipelines.engines.base import Identity, Reply, Request, Tokens, request_seed
 from pipelines.engines.chat_template import ChatTemplate, load_chat_template
 from pipelines.engines.folder import folder_digest, model_folder
+from pipelines.engines.spelling import Speller, model_speller
 from schemas.errors import BadReply, EngineError, MissingExtra
 
 
@@ -115,16 +116,20 @@ class VLLMEngine:
         from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        text = self._template.render(request.messages) + request.prefix
-        prompt = list(self._tokenizer.encode(text, add_special_tokens=False))
+        text = self._template.render(request.messages)
+        if not request.prefix_ids:
+            text += request.prefix
+        prompt = [*self._tokenizer.encode(text, add_special_tokens=False), *request.prefix_ids]
         context = int(self._llm.model_config.max_model_len)
         if len(prompt) >= context:
             raise BadReply("too_long", f"prompt of {len(prompt)} tokens; the context has {context}")
+        # With its type: what vLLM would have to look at first (a text, tokens alone) it deprecates.
+        given = {"type": "token", "prompt_token_ids": prompt}
         final = None
         try:
             params = sampling_params(request, self.identity.digest, context - len(prompt))
             async for output in self._llm.generate(
-                {"prompt_token_ids": prompt}, params, request_id=str(next(self._names))
+                given, params, request_id=str(next(self._names))
             ):
                 final = output
         except (EngineDeadError, EngineGenerateError, VLLMValidationError, ValueError) as error:
@@ -141,6 +146,14 @@ class VLLMEngine:
             completion_tokens=len(answer.token_ids),
             logprob=float(answer.cumulative_logprob),
         )
+
+    def tokens(self, text: str) -> Tokens | None:
+        """See `Engine`; None where the model's tokenizer is one written in Python."""
+        return None if self._speller is None else self._speller.tokens(text)
+
+    @cached_property
+    def _speller(self) -> Speller | None:
+        return model_speller(self._folder)
 
     @cached_property
     def _folder(self) -> Path:

@@ -12,6 +12,7 @@ import torch
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerFast
 
+from pipelines.training.config import Target
 from pipelines.training.model import render_finished, render_prompt
 from schemas.errors import UserError
 from schemas.records import Reject
@@ -121,9 +122,10 @@ def pair_rows(
 
 
 def step_rows(
-    table: pa.Table, tokenizer: PreTrainedTokenizerFast, max_length: int, soft: bool, stage: str
+    table: pa.Table, tokenizer: PreTrainedTokenizerFast, max_length: int, target: Target, stage: str
 ) -> tuple[list[StepRow], list[Reject]]:
-    """`StepExample` rows as token rows. A step's target is its value, else its label, else none.
+    """`StepExample` rows as token rows. A step's target is, of the following, the first one known:
+    value, P(sound) and label for `value`; P(sound) and label for `sound`; the label for `label`.
 
     Rows come back as rejects where they are too long (`too_long`), where the template refuses them
     (`bad_template`), where a step has no token of its own (`no_step_token`), and where no step has
@@ -131,11 +133,11 @@ def step_rows(
     """
     rows: list[StepRow] = []
     rejects: list[Reject] = []
-    for row in _rows(table, ["id", "prompt", "completions", "labels", "values"]):
-        targets = _targets(row["labels"], row["values"], soft)
+    for row in _rows(table, ["id", "prompt", "completions", "labels", "values", "sound"]):
+        targets = _targets(row, target)
         known = ~np.isnan(targets)
         if not known.any():
-            rejects.append(_reject(row, stage, "no_labels", "no step has a label or a value"))
+            rejects.append(_reject(row, stage, "no_labels", f"no step has a {target} to train on"))
             continue
         try:
             ids, spans = encode_steps(tokenizer, row["prompt"], row["completions"])
@@ -188,14 +190,18 @@ def collate_spans(ids: Sequence[Ids], spans: Sequence[Any], pad: int) -> dict[st
     return {**read, "begins": every[:, 0], "starts": every[:, 1]}
 
 
-def _targets(
-    labels: Sequence[int], values: Sequence[float | None], soft: bool
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    hard = [float(label) if label in (0, 1) else np.nan for label in labels]
-    if not soft:
-        return np.asarray(hard, np.float32)
-    mixed = [h if v is None else v for h, v in zip(hard, values, strict=True)]
-    return np.asarray(mixed, np.float32)
+_FIRST: dict[Target, tuple[str, ...]] = {
+    "value": ("values", "sound"),
+    "sound": ("sound",),
+    "label": (),
+}
+
+
+def _targets(row: dict[str, Any], target: Target) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A target a step, NaN where none is known."""
+    hard = [float(label) if label in (0, 1) else np.nan for label in row["labels"]]
+    known = zip(*(row[column] for column in _FIRST[target]), hard, strict=True)
+    return np.asarray([next(v for v in step if v is not None) for step in known], np.float32)
 
 
 def _rows(table: pa.Table, columns: list[str]) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
@@ -44,6 +44,9 @@ class RewardConfig(TrainConfig):
     """Ask for a reward difference beyond the row's margin (Llama 2, arXiv 2307.09288, eq. 2)."""
 
 
+Target = Literal["value", "sound", "label"]
+
+
 class StepsConfig(TrainConfig):
     """A process reward model: one probability a step."""
 
@@ -52,8 +55,9 @@ class StepsConfig(TrainConfig):
     learning_rate: Annotated[float, Gt(0)] = 1e-5
     """Peak learning rate of AdamW. Low: the head starts from a fit of the base's own likelihoods,
     which a few thousand labels at a higher rate would make it unlearn."""
-    soft: bool = True
-    """Train on the estimated values where there are any; false: on the hard labels alone."""
+    target: Target = "value"
+    """What a step is trained towards: its estimated `value`, else P(sound), else its hard label; P(no
+    error so far), `sound`, else the label; or the `label` alone. Steps without any teach nothing."""
 
 
 def require_training() -> None:

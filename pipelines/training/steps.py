@@ -26,8 +26,7 @@ def train_steps(
 ) -> Trained:
     """Train on `StepExample` rows and write the model to `out`.
 
-    Each step is scored (see step_model.py); its target is the estimated value, or the hard label where
-    there is none; steps with neither teach nothing. `out` holds the LM and the head
+    Each step is scored (see step_model.py); `config.target` says towards what. `out` holds the LM and the head
     (config, safetensors), the tokenizer and a model card; nothing is pickled. Figures: `rows`,
     `rejected`, `steps`, `parameters`, `optimizer_steps`, `tokens`, `train_loss` and, with a
     validation table, `validation_rows`, `validation_rejected`, `validation_loss` and
@@ -48,7 +47,7 @@ def train_steps(
         tokenizer = load_tokenizer(config.base)
         scorer = new_step_model(config.base, tokenizer, seed)
         check_length(config, scorer.backbone)
-        rows, rejects = step_rows(examples, tokenizer, config.max_length, config.soft, STAGE)
+        rows, rejects = step_rows(examples, tokenizer, config.max_length, config.target, STAGE)
         if not rows:
             raise UserError(no_rows(len(examples), rejects))
         collate = partial(collate_steps, pad=int(tokenizer.pad_token_id))
@@ -64,7 +63,7 @@ def train_steps(
             **fit(config, scorer, rows, collate, step_loss, out, seed, advance),
         }
         if validation is not None:
-            held, more = step_rows(validation, tokenizer, config.max_length, config.soft, STAGE)
+            held, more = step_rows(validation, tokenizer, config.max_length, config.target, STAGE)
             rejects += more
             figures |= {"validation_rows": len(held), "validation_rejected": len(more)}
             if held:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.plan import Plan
-from tests.flows.plans import POLICY, ROOT
+from tests.flows.plans import POLICY, ROOT, scripted
 
 BUNDLED = ROOT / "data" / "plans" / "demo.toml"
 SCHEMA = Plan.model_json_schema()
@@ -69,18 +69,20 @@ WHOLE: dict[str, Any] = {
     "verify": {"last_number": True},
     "process": {
         **{"engine": "fake", "method": "monte_carlo", "k": 4, "stop_at": 1, "splitter": "lines"},
-        **{"per_prompt": 2, "sampling": SAMPLING},
+        **{"per_prompt": 2, "best_of": 4, "judge_tokens": 64, "sampling": SAMPLING},
+        **{"budget_tokens": 10_000, "question_tokens": 1000},
+        "filter": {"rollouts": 16, "above": 0.1, "below": 0.9},
     },
     "pairs": {"per_prompt": 2, "best_worst": False, "min_gap": 0.1},
     "judge": {"judges": ["verifier", "step_values"]},
     "decide": {"keep_margin": 0.2, "flip_margin": 0.4, "min_votes": 1, "route": False},
     "emit": {
         **{"name": "maximal", "formats": ["standard"], "validation": 0.2, "test": 0.2},
-        **{"min_probability": 0.5, "licence": "mit"},
+        **{"min_probability": 0.5, "licence": "mit", "step_views": ["trl"]},
     },
     "train": {
         "reward": {**TRAIN, "center": 0.0, "margin": True},
-        "steps": {**TRAIN, "soft": False},
+        "steps": {**TRAIN, "target": "label"},
     },
     "evaluate": {
         "prompts": INGEST,
@@ -97,6 +99,30 @@ WHOLE: dict[str, Any] = {
 MAXIMAL: dict[str, Any] = json.loads(json.dumps(WHOLE))
 """As WHOLE, but no table stands in two places."""
 
+OF_METHODS: dict[str, dict[str, Any]] = {
+    "advantage": {"prover": "policy"},
+    "omega": {
+        "omega": {
+            **{"searches": 5, "rollouts": 50, "alpha": 0.4, "beta": 0.8, "length": 200.0},
+            "exploration": 0.1,
+        }
+    },
+    "tree": {
+        "tree": {"simulations": 8, "width": 3, "depth": 8, "exploration": 0.5, "min_gap": 0.2}
+    },
+    "changepoint": {
+        "changepoint": {
+            **{"confidence": 0.8, "tolerance": 0.01, "min_gain": 0.1, "wave": 2},
+            **{"max_rollouts": 32, "answers": False, "fit": False, "pilot": 8},
+            "priors": {
+                **{"solve_rate": 0.4, "recovery": 0.1, "repeat": 0.4, "chance_repeat": 0.1},
+            },
+        }
+    },
+    "ensemble": {"judge": "policy", "ensemble": {"samples": 2, "reverse": False}},
+}
+"""Keys of [process] that only one method takes, so that no plan can name them all."""
+
 
 def bundled() -> dict[str, Any]:
     """The bundled plan as a table, with paths that hold wherever it is written."""
@@ -104,7 +130,14 @@ def bundled() -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-PLANS = {"bundled": bundled(), "maximal": MAXIMAL}
+PLANS = {
+    "bundled": bundled(),
+    "maximal": MAXIMAL,
+    **{
+        method: scripted(name=method, process={"method": method, **own})
+        for method, own in OF_METHODS.items()
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -166,4 +199,10 @@ def mutated(plan: dict[str, Any], at: tuple[str, ...], value: Any = None) -> dic
     return made
 
 
-ALL = {name: tuple(keys(plan, SCHEMA)) for name, plan in PLANS.items()}
+ALL = {
+    name: tuple(
+        key for key in keys(plan, SCHEMA) if name not in OF_METHODS or key.at[0] == "process"
+    )
+    for name, plan in PLANS.items()
+}
+"""Keys by plan; of a method's plan those of [process], for the others are nothing new."""

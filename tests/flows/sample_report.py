@@ -17,7 +17,17 @@ from flows.report import (
     StepPositions,
 )
 from schemas.record import digest
-from schemas.records import Decision, Message, Pair, Prompt, Reject, Response, StepLabels, Vote
+from schemas.records import (
+    Asked,
+    Decision,
+    Message,
+    Pair,
+    Prompt,
+    Reject,
+    Response,
+    StepLabels,
+    Vote,
+)
 
 ENGINE = digest("engine", "word-problems")
 RULE = "three-way 2"
@@ -42,6 +52,7 @@ def step_labels(answer: Response, good: bool) -> StepLabels:
     steps = tuple(answer.text.splitlines(keepends=True))
     right = (15, *((16 if good else 1),) * (len(steps) - 1))
     value = tuple((k + 0.5) / 17 for k in right)
+    zero, none = (0,) * len(steps), (None,) * len(steps)
     label = tuple("right" if v > 0.3 else "wrong" for v in value)
     return StepLabels(
         prompt_id=answer.prompt_id,
@@ -51,13 +62,22 @@ def step_labels(answer: Response, good: bool) -> StepLabels:
         steps=steps,
         n=(16,) * len(steps),
         successes=right,
-        truncated=(0,) * len(steps),
-        unparsed=(0,) * len(steps),
+        truncated=zero,
+        unparsed=zero,
         value=value,
         low=tuple(max(0.0, v - 0.14) for v in value),
         high=tuple(min(1.0, v + 0.12) for v in value),
         label=label,
         source=(*("rollouts",) * (len(steps) - 1), "answer"),
+        **dict.fromkeys(("sound", "error", "advantage"), none),
+        **dict.fromkeys(("judge_label", "judge_probability"), none),
+        no_error=None,
+        resolved=True,
+        stopped="complete",
+        asked=tuple(
+            Asked(position=t + 1, count=16, of="policy", why="every step")
+            for t in range(len(steps) - 1)
+        ),
         first_error=label.index("wrong") if "wrong" in label else None,
         tokens=(220,) * len(steps),
         final_right=good,
@@ -134,6 +154,9 @@ def pair_row(
 ANA = "Ana has 3 pens. Gets 4 more. Loses 2. How many pens?"
 BEN = "Ben has 9 eggs. Sells 5. Buys 12. Gives away 3. How many eggs?"
 MIA = "Mia has 2 bags of 6 nuts. Eats 4. How many nuts?"
+
+VALUES = (812, 401, 223, 160, 131, 118, 109, 121, 127, 140)
+VALUES += (161, 177, 203, 246, 311, 402, 561, 843, 1320, 2204)
 
 
 def sample() -> ReportData:
@@ -292,32 +315,7 @@ def sample() -> ReportData:
                 outcomes={"train": 1897, "validation": 240, "test": 234},
             ),
         ),
-        step_values=Histogram(
-            0,
-            1,
-            (
-                812,
-                401,
-                223,
-                160,
-                131,
-                118,
-                109,
-                121,
-                127,
-                140,
-                161,
-                177,
-                203,
-                246,
-                311,
-                402,
-                561,
-                843,
-                1320,
-                2204,
-            ),
-        ),
+        step_values=Histogram(0, 1, VALUES),
         interval_widths=Histogram(
             0, 1, (120, 980, 2210, 2460, 1600, 802, 411, 150, 37, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
         ),

@@ -22,7 +22,7 @@ from tests.flows.plans import (
 
 COMMANDS = (
     *("run", "curate", "train", "evaluate", "plan", "runs", "show", "query", "report", "doctor"),
-    *("deploy", "push"),
+    *("steps", "deploy", "push"),
 )
 
 

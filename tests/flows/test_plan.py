@@ -17,7 +17,7 @@ from pipelines.engines.openai import OpenAIConfig
 from pipelines.engines.scripted import ScriptedConfig
 from pipelines.engines.vllm import VLLMConfig
 from schemas.errors import PlanError
-from tests.flows.plan_keys import ALL, BUNDLED, MAXIMAL, PLANS, SCHEMA, mutated
+from tests.flows.plan_keys import ALL, BUNDLED, MAXIMAL, OF_METHODS, PLANS, SCHEMA, mutated
 from tests.flows.plans import POLICY, ROOT, call, merged, prefinery, scripted, toml, write_plan
 
 EACH = pytest.mark.parametrize("name", PLANS)
@@ -45,16 +45,17 @@ def refusal(place: Path, plan: Mapping[str, Any] | str | bytes) -> str:
 @EACH
 def test_the_plans_load_as_they_are(name: str, place: Path) -> None:
     place.write_text(toml(PLANS[name]))
-    assert load(place).name == {"bundled": "word-problems", "maximal": "maximal"}[name]
+    assert load(place).name == {"bundled": "word-problems"}.get(name, name)
 
 
-def test_the_maximal_plan_names_every_key_there_is() -> None:
+def test_the_maximal_plan_and_those_of_the_methods_name_every_key_there_is() -> None:
+    every = [key for name in PLANS if name != "bundled" for key in ALL[name]]
     tables: dict[str, set[str]] = {}
-    for key in ALL["maximal"]:
+    for key in every:
         tables.setdefault(".".join(key.at[:-1]), set()).add(key.at[-1])
-    for key in ALL["maximal"]:
+    for key in every:
         assert tables[".".join(key.at[:-1])] == key.siblings
-    assert len(ALL["maximal"]) > 150
+    assert len({key.dotted for key in every}) > 200
 
 
 def test_the_bundled_plan_needs_what_stands_beside_it() -> None:
@@ -103,7 +104,8 @@ def test_a_misspelt_key_is_refused_with_the_nearest_one(name: str, place: Path) 
 @EACH
 def test_a_required_key_that_is_missing_is_named(name: str, place: Path) -> None:
     needed = [key for key in ALL[name] if key.required and not key.tag]
-    assert {key.dotted for key in needed} >= {"name", "prompts", "engines", "generate", "emit"}
+    of_all = {"name", "prompts", "engines", "generate", "emit"}
+    assert {key.dotted for key in needed} >= ({"process.engine"} if name in OF_METHODS else of_all)
     for key in needed:
         said = refusal(place, mutated(PLANS[name], key.at))
         assert said == f"{key.dotted}: missing; add it (`prefinery plan schema` explains every key)"
@@ -140,7 +142,7 @@ def test_a_value_out_of_range_is_refused(name: str, place: Path) -> None:
                 said = refusal(place, mutated(PLANS[name], key.at, value))
                 assert said.startswith(f"{key.dotted}: "), said
                 assert not said.startswith(f"{key.dotted}: unknown"), said
-    assert tried > {"bundled": 20, "maximal": 60}[name]
+    assert tried > {"bundled": 20, "maximal": 60}.get(name, 1)
 
 
 def _outside(option: Mapping[str, Any]) -> Iterator[Any]:

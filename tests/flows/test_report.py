@@ -1,6 +1,7 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Collection
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -75,7 +76,8 @@ class Page(HTMLParser):
         return {tag for tag, _ in self.tags}
 
 
-def assert_safe(page: str) -> Page:
+def assert_safe(page: str, links: Collection[str] = ()) -> Page:
+    """Nothing in the page runs, loads or leads away; `links` are the files it may name."""
     read = Page(page)
     assert read.open == []
     assert not read.names() & {
@@ -93,7 +95,7 @@ def assert_safe(page: str) -> Page:
             assert not name.startswith("on"), (tag, name)
             assert name not in {"src", "srcset", "srcdoc", "style", "action", "xlink:href"}
             if name == "href":
-                assert (value or "").startswith("#")
+                assert (value or "").startswith("#") or value in links
             assert "javascript:" not in (value or "").lower()
     styles = "".join(re.findall(r"<style>(.*?)</style>", page, re.S))
     assert page.count("<style") == 1
@@ -175,6 +177,44 @@ def test_the_sample_page_is_whole():
     for row in sample().rows:
         for unit in (row.prompt.id, row.pair.id, row.a.id, row.b.id):
             assert unit in read.words
+
+
+def test_the_pages_of_step_labels_are_linked_where_they_are():
+    assert "Read step labels" not in Page(render(sample())).words
+    page = render(replace(sample(), step_pages=True))
+    read = assert_safe(page, ["steps/index.html"])
+    assert ("a", {"href": "steps/index.html"}) in read.tags
+    assert "Read step labels" in read.words
+
+
+def test_what_a_label_rests_on_is_said():
+    data = sample()
+    row = data.rows[0]
+    labels = row.steps_a
+    assert labels and len(labels.steps) == 3
+    labels = labels.model_copy(
+        update={
+            "n": (0, 4, 0),
+            "successes": (0, 0, 0),
+            "truncated": (0, 4, 0),
+            "value": (0.9, None, None),
+            "low": (0.8, None, None),
+            "high": (0.95, None, None),
+            "label": ("right", "wrong", None),
+            "source": ("inferred", "judge", "none"),
+            "response_id": None,
+        }
+    )
+    page = render(replace(data, rows=(replace(row, steps_a=labels, steps_b=None),)))
+    table = page[page.index("Steps of A:") :]
+    _, first, second, third = (
+        " ".join(Page(row).words.split()) for row in re.findall(r"<tr.*?</tr>", table, re.S)[:4]
+    )
+    assert "[0.80, 0.95]not sampled" in first
+    assert first.endswith("✓ rightfrom other steps")
+    assert "no rollout had an answer" in second
+    assert second.endswith("✗ wrongby a judge")
+    assert third.endswith("#5 not sampled none")
 
 
 def test_tables_and_pictures_are_accessible():

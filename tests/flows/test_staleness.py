@@ -17,7 +17,7 @@ from pipelines import generate, ingest, judge, pairs, verify
 from pipelines.consistency import decide
 from pipelines.emit import emit
 from pipelines.journal import Journal
-from pipelines.process import monte_carlo
+from pipelines.process import label
 from pipelines.store import Store
 from tests.flows.plans import (
     POLICY,
@@ -166,7 +166,7 @@ def test_a_changed_key_makes_what_depends_on_it(
         (ingest, "ingest", ["ingest"]),
         (generate, "generate", since("generate")),
         (verify, "verify", ["verify", *since("pairs")]),
-        (monte_carlo, "process", since("process")),
+        (label, "process", since("process")),
         (pairs, "pairs", since("pairs")),
         (judge, "judge", since("judge")),
         (decide, "decide", since("decide")),

@@ -47,13 +47,14 @@ def vote(pair: Pair, judge: str, value: float | None, order: Any = None) -> Vote
     )
 
 
-def step_labels(response: Response, *values: float | None) -> StepLabels:
-    """Labels of a response with these step values."""
+def step_labels(response: Response, *values: float | None, grown: str | None = None) -> StepLabels:
+    """Labels of a response with these step values; `grown`: of this path to the same prompt."""
     nothing = (0,) * len(values)
+    unknown = (None,) * len(values)
     return StepLabels(
         prompt_id=response.prompt_id,
-        response_id=response.id,
-        trajectory_id="t",
+        response_id=response.id if grown is None else None,
+        trajectory_id="t" if grown is None else grown,
         method="m",
         steps=tuple(f"s{i}" for i in range(len(values))),
         n=nothing,
@@ -63,9 +64,18 @@ def step_labels(response: Response, *values: float | None) -> StepLabels:
         value=values,
         low=values,
         high=values,
-        label=(None,) * len(values),
+        sound=unknown,
+        error=unknown,
+        advantage=unknown,
+        judge_label=unknown,
+        judge_probability=unknown,
+        label=unknown,
         source=("none",) * len(values),
         first_error=None,
+        no_error=None,
+        resolved=True,
+        stopped="complete",
+        asked=(),
         tokens=nothing,
         final_right=None,
     )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.answers import equal, final_answer, parse_number, readable
+from pipelines.answers import equal, final_answer, find, parse_number, readable
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -316,6 +316,8 @@ def test_hostile_text_is_quick(text):
     equal(text, text, "numeric")
     equal(text, "B", "choice")
     equal(text, "Paris", "exact")
+    equal(text, text, "set")
+    find(text, "code")
     assert time.perf_counter() - started < 3
 
 

@@ -140,6 +140,10 @@ def test_bad_rows_are_rejects_and_counts_add_up(tmp_path):
         ({"prompt": [{"role": "assistant", "content": "hi"}]}, "last_turn"),
         ({"prompt": "x", "verifier": "regex"}, "bad_verifier"),
         ({"prompt": "x", "verifier": "numeric", "reference": "many"}, "bad_reference"),
+        ({"prompt": "x", "verifier": "set", "reference": "{1, 2"}, "bad_reference"),
+        ({"prompt": "x", "verifier": "latex", "reference": "\\frac{1}{"}, "bad_reference"),
+        ({"prompt": "x", "verifier": "code", "reference": "assert f(1) =="}, "bad_reference"),
+        ({"prompt": "x", "verifier": "code", "reference": "def check(f): ..."}, "bad_reference"),
         ({"prompt": "x", "reference": [1]}, "bad_type"),
         ({"prompt": "x", "reference": True}, "bad_type"),
         (b'{"prompt": "x", "reference": NaN}', "bad_type"),
@@ -165,7 +169,7 @@ def test_bad_rows_are_rejects_and_counts_add_up(tmp_path):
     details = {reject.unit: reject.detail for reject in rejects}
     assert details["p.jsonl:9"] == "no 'prompt' or 'messages'; the nearest is 'Prompt'"
     assert details["p.jsonl:17"] == "'human' is none of system, user, assistant"
-    assert details["p.jsonl:29"] == "100001 characters, at most 100000 are taken"
+    assert details["p.jsonl:33"] == "100001 characters, at most 100000 are taken"
 
 
 def test_lines_are_numbered_as_an_editor_shows_them(tmp_path):
@@ -348,3 +352,29 @@ def test_the_inputs_digest_is_of_content_alone(tmp_path):
     assert list(before) == ["p.jsonl"] and len(before["p.jsonl"]) == 64
     write(first, {"prompt": "b"})
     assert inputs_digest(Config(paths=(str(first),))) != before
+
+
+def test_every_verifier_takes_a_reference_it_can_use(tmp_path):
+    references = {
+        "numeric": "72",
+        "choice": "(B)",
+        "exact": "Bern",
+        "set": "{1, 2}",
+        "latex": "\\frac{\\pi}{2}",
+        "code": "assert f(1) == 2",
+    }
+    assert set(references) == set(stage.VERIFIERS)
+    rows = [{"prompt": v, "verifier": v, "reference": r} for v, r in references.items()]
+    prompts, rejects = read(write(tmp_path / "p.jsonl", *rows))
+    assert rejects == []
+    assert {p.verifier: p.reference for p in prompts} == references
+
+
+def test_a_bad_reference_says_why(tmp_path):
+    row = {"prompt": "x", "verifier": "code", "reference": "import numpy\nassert f(1) == 2"}
+    _, (reject,) = read(write(tmp_path / "p.jsonl", row))
+    assert (reject.code, reject.detail) == (
+        "bad_reference",
+        "'import numpy\\nassert f(1) == 2' is no test code: it imports numpy; tests are asserts "
+        "and use the standard library",
+    )

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from pipelines.engines.base import Identity, Reply, Request, Sampling, request_key, request_seed
+from pipelines.engines.base import (
+    Identity,
+    Reply,
+    Request,
+    Sampling,
+    Tokens,
+    request_key,
+    request_seed,
+)
 from pipelines.journal import Journal, Journaled
 from pipelines.pool import bounded
 from schemas.errors import BadReply, EngineDown, EngineError
@@ -68,6 +76,15 @@ def test_equal_requests_at_once_are_asked_once(tmp_path: Path) -> None:
     assert engine.journal.count() == 1
 
 
+def test_the_tokens_are_the_engines(tmp_path: Path) -> None:
+    class Spelling(ToldEngine):
+        def tokens(self, text: str) -> Tokens | None:
+            return Tokens((7, 8), (1, 2)) if text == "ab" else None
+
+    engine = Journaled(Spelling(echo), Journal(tmp_path / "journal.sqlite"))
+    assert (engine.tokens("ab"), engine.tokens("c")) == (Tokens((7, 8), (1, 2)), None)
+
+
 async def slow_echo(asked: Request) -> Answer:
     await asyncio.sleep(0.01)
     return echo(asked)
@@ -90,6 +107,7 @@ CHANGES: dict[str, Any] = {
     "sample": 1,
     "prefix": "p",
     "schema": "{}",
+    "prefix_ids": (1,),
 }
 SAMPLING: dict[str, Any] = {
     "temperature": 0.5,

@@ -84,6 +84,13 @@ def test_step_values_are_compared_by_their_lowest() -> None:
     assert votes_of([(RIGHT, WRONG)], "step_values", []) == [NO]
 
 
+def test_paths_that_a_search_grew_have_no_vote() -> None:
+    grown = [step_labels(RESPONSES[0], value, grown=f"t{value}") for value in (0.0, 1.0)]
+    sides = [(RIGHT, WRONG), (RIGHT, SAME), (RIGHT, OTHER)]
+    assert votes_of(sides, "step_values", grown + LABELS) == votes_of(sides, "step_values")
+    assert votes_of(sides, "step_values", grown) == [NO, NO, NO]
+
+
 def test_agreement_is_the_share_of_the_other_samples() -> None:
     # `#6`, `#6.0` and `#6` agree as numbers; `six` and `7` stand alone; one marks no answer
     assert votes_of([(RIGHT, WRONG), (WRONG, TWIN), (SAME, TWIN), (OTHER, WRONG)], "agreement") == [

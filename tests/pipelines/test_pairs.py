@@ -121,6 +121,21 @@ def test_where_the_verifier_gives_contrast_step_values_are_not_used() -> None:
     ]
 
 
+def test_paths_that_a_search_grew_and_steps_without_values_pair_nothing() -> None:
+    asked, answers, votes = verified("q", 1.0, 1.0, 1.0)
+    labels = [
+        step_labels(answers[0], 0.5, None),
+        step_labels(answers[1], None, 0.9),
+        step_labels(answers[2], None, None),
+    ]
+    alone = pairs_of([asked], answers, votes, labels)
+    grown = [step_labels(answers[0], value, grown=f"t{value}") for value in (0.0, 0.3, 1.0)]
+    assert pairs_of([asked], answers, votes, grown + labels) == alone
+    assert [sides(pair) for pair in alone[0]] == [(answers[1].id, answers[0].id)]
+    pairs, rejects = pairs_of([asked], answers, votes, grown)
+    assert (pairs, [r.code for r in rejects]) == ([], ["no_contrast"])
+
+
 @pytest.mark.parametrize(
     ("gap", "min_gap", "paired"),
     [(0.25, 0.25, True), (0.25, 0.26, False), (0.0, 0.0, False), (0.125, 0.0, True)],

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Self
 
-from pipelines.engines.base import Identity, Reply, Request
+from pipelines.engines.base import Identity, Reply, Request, Tokens
 
 Answer = Reply | BaseException
 Told = Callable[[Request], Answer | Awaitable[Answer]]
@@ -50,3 +50,6 @@ class ToldEngine:
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+    def tokens(self, text: str) -> Tokens | None:
+        return None

@@ -146,9 +146,18 @@ def labels(n: int = 1) -> StepLabels:
         value=(None,),
         low=(None,),
         high=(None,),
+        sound=(None,),
+        error=(None,),
+        advantage=(None,),
+        judge_label=(None,),
+        judge_probability=(None,),
         label=("right",),
         source=("none",),
         first_error=None,
+        no_error=None,
+        resolved=True,
+        stopped="complete",
+        asked=(),
         tokens=(0,),
         final_right=None,
     )
@@ -305,8 +314,10 @@ def test_a_changed_type_and_new_nulls_are_refused() -> None:
 
 def test_rollout_and_vote_tables_validate() -> None:
     rollout = Rollout(
-        trajectory_id="t",
+        prompt_id="p",
+        prefix_id="x",
         position=1,
+        prover=False,
         draw=0,
         text="",
         outcome="unparsed",

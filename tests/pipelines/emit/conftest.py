@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from schemas.records import (
     Reject,
     Response,
     StepLabels,
+    StepPair,
     Trajectory,
     Vote,
 )
@@ -34,6 +36,7 @@ class Run:
     step_labels: list[StepLabels]
     trajectories: list[Trajectory]
     rejects: list[Reject]
+    step_pairs: list[StepPair] = field(default_factory=list)
 
     def tables(self) -> Tables:
         return Tables(
@@ -44,6 +47,7 @@ class Run:
             Decision.to_table(self.decisions),
             StepLabels.to_table(self.step_labels),
             Trajectory.to_table(self.trajectories),
+            StepPair.to_table(self.step_pairs),
             (Reject.to_table(self.rejects),),
         )
 
@@ -91,10 +95,15 @@ def make_decision(pair: Pair, action: str, target: float) -> Decision:
     )
 
 
-def make_steps(response: Response, labels: tuple[str | None, ...]) -> tuple[Trajectory, StepLabels]:
-    """Steps are the lines of the response; blank lines between them belong to the one before."""
+def make_steps(
+    response: Response, labels: tuple[str | None, ...], grown: str | None = None, **change: Any
+) -> tuple[Trajectory, StepLabels]:
+    """Steps are the lines of the response; blank lines between them belong to the one before.
+
+    `grown`: of this text, which a search grew for the same prompt.
+    """
     steps, starts, ends, at = [], [], [], 0
-    for line in response.text.splitlines(keepends=True):
+    for line in (response.text if grown is None else grown).splitlines(keepends=True):
         if line.strip():
             steps.append(line.strip())
             starts.append(at)
@@ -104,33 +113,46 @@ def make_steps(response: Response, labels: tuple[str | None, ...]) -> tuple[Traj
         at += len(line)
     trajectory = Trajectory(
         prompt_id=response.prompt_id,
-        response_id=response.id,
+        response_id=response.id if grown is None else None,
+        text=grown,
         steps=tuple(steps),
         starts=tuple(starts),
         ends=tuple(ends),
+        token_ends=(),
+        prefixes=(),
     )
     none = (None,) * len(steps)
     count = (0,) * len(steps)
     value = tuple(None if label is None else 0.25 for label in labels)
-    return trajectory, StepLabels(
-        prompt_id=response.prompt_id,
-        response_id=response.id,
-        trajectory_id=trajectory.id,
-        method="monte_carlo(k=8)",
-        steps=tuple(steps),
-        n=tuple(8 if label else 0 for label in labels),
-        successes=count,
-        truncated=count,
-        unparsed=count,
-        value=value,
-        low=none,
-        high=none,
-        label=labels,
-        source=tuple("rollouts" if label else "none" for label in labels),
-        first_error=labels.index("wrong") if "wrong" in labels else None,
-        tokens=count,
-        final_right=None,
-    )
+    row = {
+        "prompt_id": response.prompt_id,
+        "response_id": trajectory.response_id,
+        "trajectory_id": trajectory.id,
+        "method": "monte_carlo(k=8)",
+        "steps": tuple(steps),
+        "n": tuple(8 if label else 0 for label in labels),
+        "successes": count,
+        "truncated": count,
+        "unparsed": count,
+        "value": value,
+        "low": none,
+        "high": none,
+        "sound": none,
+        "error": none,
+        "advantage": none,
+        "judge_label": none,
+        "judge_probability": none,
+        "label": labels,
+        "source": tuple("rollouts" if label else "none" for label in labels),
+        "first_error": labels.index("wrong") if "wrong" in labels else None,
+        "no_error": None,
+        "resolved": True,
+        "stopped": "complete",
+        "asked": (),
+        "tokens": count,
+        "final_right": None,
+    }
+    return trajectory, StepLabels(**(row | change))
 
 
 def make_run() -> Run:

@@ -127,36 +127,6 @@ def test_standard_rows_are_plain_text(run, tmp_path: Path) -> None:
     }
 
 
-def test_completions_joined_are_the_response(run, make, tmp_path: Path) -> None:
-    prompt = run.prompts[0]
-    led = make["response"](prompt, 7, "\n\n  one\ntwo 𝒳\n\nthree  \n\n")
-    trajectory, labels = make["steps"](run.responses[0], ("right", None, "wrong"))
-    # a split that leaves out what stands before the first step and after the last
-    ends = (8, 15, 20)
-    trajectory = trajectory.model_copy(
-        update={"response_id": led.id, "starts": (4, 8, 15), "ends": ends}
-    )
-    labels = labels.model_copy(update={"response_id": led.id, "trajectory_id": trajectory.id})
-    for record in (trajectory, labels):
-        record.__dict__.pop("id", None)
-    labels = labels.model_copy(update={"trajectory_id": trajectory.id})
-    run.responses.append(led)
-    run.trajectories.append(trajectory)
-    run.step_labels.append(labels)
-    emit(CONFIG, run.tables(), tmp_path)
-    examples = {row["response_id"]: row for row in rows(tmp_path, "steps")}
-    texts = {response.id: response.text for response in run.responses}
-    assert len(examples) == 11
-    for response_id, row in examples.items():
-        assert "".join(row["completions"]) == texts[response_id]
-        assert row["labels"] == [1, -100, 0]
-        assert row["values"] == [0.25, None, 0.25]
-        assert row["n"] == [8, 0, 8]
-        assert row["first_error"] == 2
-    assert examples[run.responses[0].id]["completions"] == ["a says 0\n\n", "é𝒳 then\n", "end"]
-    assert examples[led.id]["completions"] == ["\n\n  one\n", "two 𝒳\n\n", "three  \n\n"]
-
-
 def test_emitted_tables_are_what_their_records_say(run, tmp_path: Path) -> None:
     emit(CONFIG, run.tables(), tmp_path)
     for record, name in ((Preference, "preference"), (StepExample, "steps")):
@@ -213,42 +183,6 @@ def test_every_pair_that_is_not_emitted_says_why(run, make, tmp_path: Path) -> N
     assert sum(counts["pairs"].values()) == len(run.pairs)
     assert sum(counts["rows"]["preference"].values()) == 6
     assert sum(r["rows"] for r in counts["rejects"]) == 9
-
-
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        ({"ends": (10, 5, 22)}, "bad_split"),
-        ({"ends": (10, 18, 99)}, "bad_split"),
-        ({"ends": (10, 22)}, "bad_split"),
-        ({"response_id": "0" * 32}, "bad_split"),
-    ],
-)
-def test_steps_that_do_not_make_up_the_response_are_rejected(
-    run, tmp_path: Path, change: dict, code: str
-) -> None:
-    broken = run.trajectories[0].model_copy(update=change)
-    broken.__dict__.pop("id", None)
-    labels = run.step_labels[0].model_copy(update={"trajectory_id": broken.id})
-    labels.__dict__.pop("id", None)
-    run.trajectories[0] = broken
-    run.step_labels[0] = labels
-    counts = emit(CONFIG, run.tables(), tmp_path)
-    assert counts["step_labels"] == {code: 1, "emitted": 9}
-    found = (labels.id, "emit", code, "its steps do not make up the response")
-    assert found in rejects(tmp_path)
-
-
-def test_steps_without_any_label_are_rejected(run, make, tmp_path: Path) -> None:
-    run.step_labels[0] = make["steps"](run.responses[0], (None, None, None))[1]
-    counts = emit(CONFIG, run.tables(), tmp_path)
-    assert counts["step_labels"] == {"emitted": 9, "unlabelled": 1}
-    assert (
-        run.step_labels[0].id,
-        "emit",
-        "unlabelled",
-        "no step has a label or a value",
-    ) in rejects(tmp_path)
 
 
 def test_a_prompts_rows_share_a_split_and_rows_stand_in_prompt_order(run, tmp_path: Path) -> None:

@@ -76,3 +76,24 @@ def test_the_memory_of_what_was_read_is_bounded():
         used = sum(pool[1:].nbytes for pool in pools)
         # 2 layers, keys and values, 1 head of 8, 8 bytes a number: 256 bytes a token.
         assert used == decoder.prefixes.tree.capacity * 256 == 2**20
+
+
+def test_a_large_batch_is_drawn_from_in_pieces(monkeypatch):
+    """What a row writes is the same, whatever the number of rows that are drawn at once."""
+    from pipelines.engines import decode
+
+    with torch.inference_mode():
+        whole = run(tiny_decoder(16), 2)
+        sizes = []
+        draw = decode.draw
+
+        def seen(logits, *settings, **options):
+            sizes.append(len(logits))
+            return draw(logits, *settings, **options)
+
+        monkeypatch.setattr(decode, "draw", seen)
+        monkeypatch.setattr(decode, "DRAWN", 5 * 12)
+        assert run(tiny_decoder(16), 2) == whole
+        assert max(sizes) == 5
+        monkeypatch.setattr(decode, "DRAWN", 1)  # a row at least
+        assert run(tiny_decoder(16), 2) == whole

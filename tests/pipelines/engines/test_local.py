@@ -392,3 +392,18 @@ def test_the_bundled_policy_answers_the_same_in_any_batch():
     together = in_batches(engine, requests, 60)
     assert in_batches(engine, requests, 7) == together
     assert sum(r.finish_reason == "stop" for r in together) > 50
+
+
+@pytest.mark.skipif(not (BUNDLED / "config.json").is_file(), reason="the policy is not there")
+def test_bfloat16_in_a_large_batch_stays_near_float64():
+    """What a GPU is asked for, on the CPU: greedy answers that differ do so by rounding."""
+    lines = (BUNDLED.parent / "prompts.jsonl").read_text().splitlines()[:40]
+    requests = [ask(json.loads(line)["prompt"], temperature=0.0, max_tokens=72) for line in lines]
+    exact, rounded = (
+        answer(LocalEngine(LocalConfig(model=str(BUNDLED), batch=512, dtype=dtype)), requests)
+        for dtype in ("float64", "bfloat16")
+    )
+    same = [(a, b) for a, b in zip(exact, rounded, strict=True) if a.text == b.text]
+    assert len(same) >= 0.9 * len(requests)
+    for a, b in same:
+        assert a.logprob == pytest.approx(b.logprob, abs=0.05 + 0.05 * abs(a.logprob))

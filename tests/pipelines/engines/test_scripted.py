@@ -98,3 +98,7 @@ def test_identity_covers_what_can_change_an_answer():
 def test_no_replies_is_an_error():
     with pytest.raises(ValidationError, match="at least 1 item"):
         ScriptedConfig(replies=())
+
+
+def test_there_is_no_tokenizer():
+    assert ScriptedEngine(ScriptedConfig(replies=("one",))).tokens("one two") is None

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import sys
 import types
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,8 @@ from pipelines.engines.base import Request, Sampling, request_seed
 from pipelines.engines.vllm import VLLMConfig, VLLMEngine, sampling_params
 from schemas.errors import EngineError, MissingExtra
 from schemas.records import Message
+
+POLICY = Path(__file__).parents[3] / "data" / "policy"
 
 
 @pytest.fixture
@@ -90,3 +94,47 @@ def test_a_request_becomes_sampling_params(stand_in):
     assert (plain.max_tokens, plain.stop, plain.structured_outputs) == (5, None, None)
     other = sampling_params(Request((message,), sampling, sample=3), "identity", room=40)
     assert other.seed != params.seed
+
+
+def test_a_prefixs_tokens_follow_those_of_the_prompt(stand_in, monkeypatch):
+    """Against a stand-in for vLLM's engine that keeps what it is given."""
+    AutoTokenizer = pytest.importorskip("transformers").AutoTokenizer
+    exceptions = types.ModuleType("vllm.exceptions")
+    exceptions.VLLMValidationError = type("VLLMValidationError", (Exception,), {})
+    failures = types.ModuleType("vllm.v1.engine.exceptions")
+    failures.EngineDeadError = failures.EngineGenerateError = type("Dead", (Exception,), {})
+    monkeypatch.setitem(sys.modules, "vllm.exceptions", exceptions)
+    for name in ("vllm.v1", "vllm.v1.engine"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "vllm.v1.engine.exceptions", failures)
+    given = []
+
+    class Taking:
+        model_config = types.SimpleNamespace(max_model_len=512)
+
+        async def generate(self, prompt, params, request_id):
+            given.append(prompt)
+            answer = types.SimpleNamespace(
+                text="5", finish_reason="stop", token_ids=[25], cumulative_logprob=-0.5
+            )
+            yield types.SimpleNamespace(outputs=[answer])
+
+    engine = VLLMEngine(VLLMConfig(model=str(POLICY)))
+    tokens = engine.tokens("3+4=7\n")  # before it is entered
+    engine._llm, engine._tokenizer = Taking(), AutoTokenizer.from_pretrained(POLICY)
+    question = Request((Message(role="user", content="3+4-2"),), Sampling())
+
+    async def main():
+        return [
+            await engine.complete(replace(question, prefix="3+4=7\n")),
+            await engine.complete(replace(question, prefix="3+4=7\n", prefix_ids=tokens.ids)),
+            await engine.complete(replace(question, prefix="3+4=7\n", prefix_ids=(9, 9))),
+        ]
+
+    replies = asyncio.run(main())
+    text, same, other = (prompt["prompt_token_ids"] for prompt in given)
+    start = engine._tokenizer.encode("Q: 3+4-2\nA: ", add_special_tokens=False)
+    assert text == same == [*start, *tokens.ids]
+    assert other == [*start, 9, 9]
+    assert [reply.prompt_tokens for reply in replies] == [len(text), len(text), len(other)]
+    assert {prompt["type"] for prompt in given} == {"token"}

@@ -111,6 +111,45 @@ def test_pairs_that_cannot_be_used_come_back_with_their_reason(base: Path):
     assert (len(rows[0]), rows[0].tokens) == (11, 21)
 
 
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("value", {0: 0.9, 1: 0.8, 2: 0.0, 3: 0.7}),
+        ("sound", {0: 1.0, 1: 0.8, 2: 0.0, 3: 0.6}),
+        ("label", {0: 1.0, 2: 0.0, 3: 1.0}),
+    ],
+)
+def test_a_steps_target_is_the_first_one_known(base: Path, target: str, expected: dict):
+    example = step_example(
+        "a",
+        ("1\n", "2\n", "3\n", "4\n", "5"),
+        (1, -100, 0, 1, -100),
+        (0.9, None, None, 0.7, None),
+        (None, 0.8, None, 0.6, None),
+    )
+    (row,), rejects = step_rows(
+        StepExample.to_table([example]), load_tokenizer(base), 64, target, "train_steps"
+    )
+    start = len("Q: a\nA: ")
+    assert row.spans[:, 2].tolist() == [start + 2 * step + (step < 4) for step in expected]
+    assert row.targets.tolist() == pytest.approx(list(expected.values()))
+    assert rejects == []
+
+
+def test_rows_of_labels_alone_are_usable_and_those_without_a_target_say_which(base: Path):
+    judged = step_example("a", ("1\n", "2"), (1, 0))
+    valued = step_example("b", ("1\n", "2"), (-100, -100), (0.5, 0.5))
+    table = StepExample.to_table([judged, valued])
+    tokenizer = load_tokenizer(base)
+    rows, rejects = step_rows(table, tokenizer, 64, "value", "train_steps")
+    assert [row.targets.tolist() for row in rows] == [[1.0, 0.0], [0.5, 0.5]] and rejects == []
+    for target in ("sound", "label"):
+        (row,), (reject,) = step_rows(table, tokenizer, 64, target, "train_steps")
+        assert row.targets.tolist() == [1.0, 0.0]
+        assert (reject.unit, reject.code) == (valued.id, "no_labels")
+        assert reject.detail == f"no step has a {target} to train on"
+
+
 def test_step_targets_are_values_then_labels_then_none(base: Path):
     table = StepExample.to_table(
         [
@@ -121,10 +160,10 @@ def test_step_targets_are_values_then_labels_then_none(base: Path):
         ]
     )
     tokenizer = load_tokenizer(base)
-    rows, rejects = step_rows(table, tokenizer, 64, True, "train_steps")
+    rows, rejects = step_rows(table, tokenizer, 64, "value", "train_steps")
     start = len("Q: a\nA: ")
     assert [r.spans[:, 2].tolist() for r in rows] == [[start + 1, start + 3, start + 6]]
     assert rows[0].targets.tolist() == pytest.approx([1.0, 0.0, 0.3])
     assert [r.code for r in rejects] == ["no_labels", "no_step_token", "too_long"]
-    hard, _ = step_rows(table, tokenizer, 64, False, "train_steps")
+    hard, _ = step_rows(table, tokenizer, 64, "label", "train_steps")
     assert hard[0].targets.tolist() == [1.0, 0.0, 1.0]

@@ -1,4 +1,4 @@
-"""Step labels from rollouts whose outcomes are known."""
+"""The stage with per-step Monte Carlo: labels from rollouts whose outcomes are known."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 
 from pipelines.engines.base import Request
 from pipelines.journal import Journal, Journaled
+from pipelines.process.config import ProcessConfig
 from pipelines.process.estimate import interval
-from pipelines.process.monte_carlo import Labelled, ProcessConfig, label_steps
+from pipelines.process.label import Engines, Labelled, label_steps
+from pipelines.process.splitting import prefix_id
 from schemas.errors import BadReply, EngineDown
 from schemas.records import Message, Prompt, Reject, Response, Rollout, StepLabels, Trajectory
 from schemas.table import validate
@@ -22,7 +24,7 @@ PREFIXES = ("3+4=7\n", "3+4=7\n7-2=5\n", "3+4=7\n7-2=5\n5+1=6\n")
 
 
 def prompt(**change: Any) -> Prompt:
-    row = {
+    row: dict[str, Any] = {
         "messages": (Message(role="user", content="How many?"),),
         "reference": "6",
         "verifier": "numeric",
@@ -32,7 +34,7 @@ def prompt(**change: Any) -> Prompt:
 
 
 def response(text: str = TEXT, index: int = 0, **change: Any) -> Response:
-    row = {
+    row: dict[str, Any] = {
         "prompt_id": prompt().id,
         "engine": "e",
         "model": "m",
@@ -67,7 +69,8 @@ def label(
     **config: Any,
 ) -> Labelled:
     settings = ProcessConfig(engine="policy", **config)
-    return asyncio.run(label_steps(prompts or [prompt()], responses, asked, settings, seed=5))
+    engines = Engines(asked)
+    return asyncio.run(label_steps(prompts or [prompt()], responses, engines, settings, seed=5))
 
 
 def test_counts_values_and_labels_by_hand() -> None:
@@ -90,6 +93,9 @@ def test_counts_values_and_labels_by_hand() -> None:
     assert row.final_right is True
     assert row.tokens == (3 + 3 + 8 + 3, 6 * 3 + 2 + 8, 5 * 8 + 3 * 2, 0)
     assert row.method == "monte_carlo(k=8,stop_at=2)"
+    assert (row.stopped, row.resolved) == ("complete", True)
+    unknown = (None,) * 4
+    assert row.sound == row.error == row.advantage == row.judge_label == unknown
     (trajectory,) = done.trajectories
     assert (row.trajectory_id, row.response_id) == (trajectory.id, response().id)
     for record, rows in (
@@ -120,8 +126,15 @@ def test_rollouts_are_what_was_asked_and_never_more_than_needed() -> None:
     }
     (trajectory,) = done.trajectories
     assert tuple(TEXT[:end] for end in trajectory.ends[:-1]) == PREFIXES
+    assert {(r.position, r.prefix_id) for r in done.rollouts} == {
+        (position, trajectory.prefixes[position]) for position in (1, 2, 3)
+    }
+    assert {(r.prompt_id, r.prover) for r in done.rollouts} == {(prompt().id, False)}
     assert {r.answer for r in done.rollouts} == {"6", "7"}
     assert {r.text for r in done.rollouts} == {"#6", "#7"}
+    asks = [(ask.position, ask.count) for ask in done.labels[0].asked]
+    assert asks == [(1, 2), (2, 2), (3, 2), (2, 1), (3, 2), (2, 1), (3, 2), (3, 2)]
+    assert {(ask.of, ask.why) for ask in done.labels[0].asked} == {("policy", "every step")}
 
 
 @pytest.mark.parametrize(
@@ -195,7 +208,7 @@ def test_what_is_not_labelled_is_rejected_with_its_reason() -> None:
         label_steps(
             [prompt(), bare, unverified],
             responses,
-            ToldEngine(lambda r: reply("?")),
+            Engines(ToldEngine(lambda r: reply("?"))),
             config,
             0,
             lambda rows, tokens: advanced.append(rows),
@@ -221,7 +234,12 @@ def test_a_bad_reply_rejects_its_response_alone() -> None:
     assert done.rejects == [
         Reject(unit=responses[1].id, stage="process", code="refused", detail=("no " * 300)[:500])
     ]
-    assert {r.trajectory_id for r in done.rollouts} == {t.id for t in done.trajectories}
+    # The rollouts that it did get were paid for, and are kept.
+    assert [(r.prefix_id, r.draw) for r in done.rollouts] == [
+        (prefix_id(prompt().id, f"{name}\n"), draw)
+        for name, draws in (("a", 2), ("b", 1), ("c", 2))
+        for draw in range(draws)
+    ]
 
 
 @pytest.mark.parametrize("delays", [(0.0, 0.02), (0.02, 0.0)])
@@ -257,6 +275,29 @@ def test_responses_that_begin_alike_share_rollouts_and_one_is_not_stopped_by_the
     assert len([r for r in asked.asked if r.prefix == "a\n"]) == 2
 
 
+def test_a_prefix_that_two_solutions_share_is_sampled_once_and_counts_in_both() -> None:
+    asked = engine({"a\n": "wwwr", "a\nb\n": "rwrw", "a\nc\n": "wwww"})
+    done = label(asked, [response("a\nb\n#6"), response("a\nc\n#7", 1)], k=4, stop_at=0)
+    assert [row.n for row in done.labels] == [(4, 4, 0)] * 2
+    assert [row.successes for row in done.labels] == [(1, 2, 0), (1, 0, 0)]
+    assert len(done.rollouts) == len(asked.asked) == 12
+    first, second = done.trajectories
+    assert first.prefixes[:2] == second.prefixes[:2]
+    assert first.prefixes[2] != second.prefixes[2]
+
+
+def test_a_resumed_run_has_the_same_rows_and_asks_nothing_again(tmp_path: Any) -> None:
+    journal = Journal(tmp_path / "journal.sqlite")
+    letters = {PREFIXES[0]: "wrtr", PREFIXES[1]: "wwuwtwww", PREFIXES[2]: "ttuutttr"}
+    asked = engine(letters)
+    whole = label(Journaled(asked, journal), [response()])
+    other = ToldEngine(lambda r: ANSWERS["b"])  # were it asked, it would have no answer
+    again = label(Journaled(other, journal), [response()])
+    assert other.asked == []
+    assert again == whole
+    journal.close()
+
+
 def test_an_engine_that_is_down_stops_the_work() -> None:
     with pytest.raises(EngineDown, match=r"^gone$"):
         label(ToldEngine(lambda r: EngineDown("gone")), [response()])
@@ -275,12 +316,15 @@ def test_results_do_not_depend_on_what_finishes_first() -> None:
 
 
 def test_nothing_gives_nothing() -> None:
-    assert label(engine({}), []) == ([], [], [], [])
+    assert label(engine({}), []) == ([], [], [], [], [])
 
 
 def test_rollouts_are_asked_under_the_system_message_of_the_responses() -> None:
     asked = engine({PREFIXES[0]: "rr", PREFIXES[1]: "rr", PREFIXES[2]: "rr"})
     settings = ProcessConfig(engine="policy")
-    asyncio.run(label_steps([prompt()], [response()], asked, settings, seed=5, system="Be brief."))
+    engines = Engines(asked)
+    asyncio.run(
+        label_steps([prompt()], [response()], engines, settings, seed=5, system="Be brief.")
+    )
     assert {request.messages[0].content for request in asked.asked} == {"Be brief."}
     assert {request.messages[1:] for request in asked.asked} == {prompt().messages}

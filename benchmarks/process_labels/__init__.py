@@ -1,0 +1,1 @@
+"""Process labels: how many right step labels each method gets out of a rollout token."""

@@ -1,0 +1,228 @@
+"""Ours: a posterior over the first error, sampled where a rollout informs most per token.
+
+After each wave the next goes to the position with the most mutual information about the first error
+per expected token (posterior.py has the model). A solution is done once one first error, or none, is
+as probable as `confidence`, and is left unresolved at `max_rollouts`. Labels are posterior
+probabilities: a step is labelled where it is sound or unsound with that confidence, no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from pipelines.process.config import ChangepointConfig, ProcessConfig
+from pipelines.process.methods.asking import Log
+from pipelines.process.posterior import (
+    OTHER,
+    RIGHT,
+    SAME,
+    Array,
+    Evidence,
+    Grid,
+    Posterior,
+    Priors,
+    fit,
+)
+from pipelines.process.search import (
+    Ask,
+    BudgetSpent,
+    Drawn,
+    Found,
+    Label,
+    Prefix,
+    Question,
+    Search,
+    Solo,
+    Solution,
+    Step,
+    final_step,
+    parallel,
+    tally,
+)
+from schemas.records import Asked
+
+DIGITS = 6
+"""Decimals of published probabilities: sums in another order differ below that."""
+
+
+class Changepoint:
+    """The method with its present priors."""
+
+    def __init__(self, config: ProcessConfig, priors: Priors | None = None) -> None:
+        self.config = config
+        self.own = config.changepoint or ChangepointConfig()
+        start = self.own.priors
+        self.priors = priors or Priors.about(
+            start.solve_rate, start.recovery, start.repeat, start.chance_repeat
+        )
+        self._grids: dict[int, Grid] = {}
+
+    def pilot(self, questions: Sequence[Question]) -> int:
+        """How many of the questions, from the first, are searched before the priors are fitted."""
+        if not self.own.fit:
+            return 0
+        solutions = 0
+        for index, question in enumerate(questions):
+            if solutions >= self.own.pilot:
+                return index
+            solutions += len(question.solutions)
+        return len(questions)
+
+    def fit(self, findings: Iterable[tuple[Question, Sequence[Found]]]) -> None:
+        """Fit the priors to questions that were searched."""
+        seen = [
+            self._evidence(question, found.solution)
+            for question, every in findings
+            for found in every
+        ]
+        if seen and self.own.fit:
+            self.priors = fit(seen, self.priors, self.own.answers)
+            self._grids.clear()
+
+    def search(self, question: Question) -> Search:
+        """Label a question's solutions."""
+        return parallel(question, [self._label(question, s) for s in question.solutions])
+
+    def relabel(self, question: Question, found: Found) -> Found:
+        """The same rollouts under the present priors."""
+        evidence = self._evidence(question, found.solution)
+        posterior = Posterior(self._grid(evidence.steps), evidence, self.own.answers)
+        return self._found(question, found.solution, posterior, found.stopped, found.asked)
+
+    def _grid(self, steps: int) -> Grid:
+        if steps not in self._grids:
+            self._grids[steps] = Grid(self.priors, steps)
+        return self._grids[steps]
+
+    def _evidence(self, question: Question, solution: Solution) -> Evidence:
+        others = question.responses
+        own = solution.final_right
+        seen = Evidence(
+            solution.steps,
+            own,
+            others_right=others.right - (own is True),
+            others=others.counted - (own is not None),
+        )
+        seen.counts = _all_counts(question, solution)
+        return seen
+
+    def _label(self, question: Question, solution: Solution) -> Solo:
+        """Where the posterior stops changing is for the posterior to say: no other stopping rule."""
+        log, book, own = Log(), question.book, self.own
+        evidence = self._evidence(question, solution)
+        posterior = Posterior(self._grid(solution.steps), evidence, own.answers)
+        costs = np.array([solution.tokens_after(t) for t in range(solution.last + 1)]) + 1.0
+        prefixes = [solution.prefix(t) for t in range(solution.last + 1)]
+        drawn = 0
+        stopped = "cap"
+        while True:
+            if posterior.first.max() >= own.confidence or posterior.doubt <= own.tolerance:
+                stopped = "confident"
+                break
+            left = own.max_rollouts - drawn
+            if left <= 0:
+                break
+            t, gain = self._next(posterior, costs)
+            if gain < own.min_gain / 1000:
+                stopped = "uninformative"
+                break
+            n = min(left, own.wave)
+            have = len(book.drawn(prefixes[t]))
+            log.note(
+                t, n, f"most informative, P(first error) {posterior.first.max():.2f}", "policy"
+            )
+            try:
+                yield [Ask(prefixes[t], have + n)]
+            except BudgetSpent:
+                stopped = "budget"
+                break
+            drawn += n
+            self._take(question, solution, posterior, prefixes)
+        self._take(question, solution, posterior, prefixes)
+        return self._found(question, solution, posterior, stopped, tuple(log.asked))
+
+    def _next(self, posterior: Posterior, costs: Array) -> tuple[int, float]:
+        gain = posterior.information()[: len(costs)] / costs[: posterior.grid.steps]
+        # Rounded, so that rounding in the arithmetic settles no tie.
+        t = int(np.argmax(np.round(gain, 12)))
+        return t, float(gain[t])
+
+    def _take(
+        self,
+        question: Question,
+        solution: Solution,
+        posterior: Posterior,
+        prefixes: Sequence[Prefix],
+    ) -> None:
+        """Take in what the book holds by now, also what other solutions asked of shared prefixes."""
+        counts = _all_counts(question, solution)
+        for t in np.flatnonzero((counts != posterior.evidence.counts).any(axis=1)):
+            posterior.evidence.counts[t] = counts[t]
+            posterior.update(int(t))
+
+    def _found(
+        self,
+        question: Question,
+        solution: Solution,
+        posterior: Posterior,
+        stopped: str,
+        asked: tuple[Asked, ...],
+    ) -> Found:
+        first = np.round(posterior.first, DIGITS)
+        sound = np.clip(np.round(1 - np.cumsum(posterior.first[:-1]), DIGITS), 0, 1)
+        confident = bool(posterior.first.max() >= self.own.confidence)
+        steps = []
+        for k in range(solution.steps):
+            step = Step(sound=float(sound[k]), error=float(first[k]))
+            label: Label | None = None
+            if sound[k] >= self.own.confidence:
+                label = "right"
+            elif sound[k] <= 1 - self.own.confidence:
+                label = "wrong"
+            step = step._replace(label=label, source="inferred" if label else "none")
+            drawn = question.book.drawn(solution.prefix(k + 1)) if k + 1 <= solution.last else []
+            if drawn:
+                step = _sampled(step, drawn, posterior, k + 1)
+            steps.append(step)
+        if solution.ended and solution.final_right is not None:
+            known = steps[-1]
+            steps[-1] = final_step(solution.final_right, known)
+        return Found(
+            solution,
+            tuple(steps),
+            stopped,
+            resolved=confident,
+            no_error=float(first[-1]),
+            asked=asked,
+        )
+
+
+def _all_counts(question: Question, solution: Solution) -> Array:
+    """Counts by position of what the rollouts of a solution's prefixes came to, [T + 1, 3]."""
+    counts = np.zeros((solution.steps + 1, 3))
+    for t in range(solution.last + 1):
+        for d in question.book.drawn(solution.prefix(t)):
+            if d.outcome == "right":
+                counts[t, RIGHT] += 1
+            elif d.outcome == "wrong":
+                met = d.answer is not None and d.answer == solution.answer
+                counts[t, SAME if met else OTHER] += 1
+    return counts
+
+
+def _sampled(step: Step, drawn: Sequence[Drawn], posterior: Posterior, t: int) -> Step:
+    seen = tally(drawn)
+    step = step._replace(
+        n=seen.n,
+        successes=seen.right,
+        truncated=seen.truncated,
+        unparsed=seen.unparsed,
+        tokens=seen.tokens,
+        source="rollouts" if step.label else "none",
+    )
+    if not seen.counted:
+        return step
+    value, low, high = (round(x, DIGITS) for x in posterior.value(t))
+    return step._replace(value=value, low=low, high=high)

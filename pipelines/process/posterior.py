@@ -1,0 +1,365 @@
+"""The change-point model: where in a solution the first error is, given rollouts from its prefixes.
+
+A prefix is sound until the first wrong step, tau1, and unsound from there on; after the last wrong
+step, tau2 >= tau1, a solution that goes on without further mistakes ends in its own wrong answer W.
+A rollout from position t therefore ends
+
+    right, in W, or in another wrong answer, with probabilities that depend on the state:
+    sound             g = E + (1 - E) r     W: (1 - g) a
+    unsound           r                     W: (1 - r) a
+    after the last    r                     W: (1 - r) (b E + (1 - b E) a)
+
+with E = exp(-lam (1 - H[t])) the chance of no further mistake, lam the question's mistakes per
+solution, H[t] the share of them that falls on the first t steps, r the chance of recovery, a the
+chance of meeting W by accident and b that of ending in it where nothing else goes wrong. lam and
+the recovery rate are latent in every solution, on grids with prior weights; counts at a position
+are Dirichlet-multinomial with concentration kappa, so that a sound step may still raise or lower
+the value. All positions' evidence is joined exactly: cumulative sums over (lam, recovery) x tau1 x
+tau2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betainc, gammaln
+
+Array = NDArray[np.float64]
+
+LAMBDAS: Array = np.array([0.05, 0.15, 0.35, 0.7, 1.2, 1.8, 2.5, 3.5])
+RECOVERIES: Array = np.array([0.0, 0.02, 0.05, 0.1, 0.17, 0.3, 0.5])
+KAPPAS = (6.0, 20.0, 60.0, 200.0)
+SPREADS = (0.0, 0.5, 1.0)
+BINS = 8
+"""Bins of relative position in which the hazard's shape is fitted."""
+RIGHT, SAME, OTHER = 0, 1, 2
+_TINY = 1e-300
+
+
+@dataclass(frozen=True)
+class Priors:
+    """What is believed of a corpus; every field is fitted by `fit`."""
+
+    lambdas: tuple[float, ...]
+    """Weight of each value of LAMBDAS."""
+    recoveries: tuple[float, ...]
+    """Weight of each value of RECOVERIES."""
+    shape: tuple[float, ...] = (1.0,) * BINS
+    """Relative hazard by bin of relative position; mean 1."""
+    repeat: float = 0.5
+    """b."""
+    chance_repeat: float = 0.05
+    """a."""
+    kappa: float = 20.0
+    """Concentration of the value around its mean at a position."""
+    spread: float = 0.0
+    """0: recovery is as likely everywhere; 1: in proportion to what is left of the solution."""
+    slip: float = 0.001
+    """Chance that a sound solution's own final answer is still not right."""
+
+    @classmethod
+    def about(
+        cls, solve_rate: float, recovery: float, repeat: float, chance_repeat: float
+    ) -> Priors:
+        """Wide priors around a solve rate and a recovery rate."""
+        lam = np.exp(-0.5 * (np.log(LAMBDAS / -np.log(solve_rate)) / 1.0) ** 2)
+        rec = np.exp(-np.abs(RECOVERIES - recovery) / 0.05)
+        return cls(
+            lambdas=_weights(lam),
+            recoveries=_weights(rec),
+            repeat=repeat,
+            chance_repeat=chance_repeat,
+        )
+
+
+def _weights(raw: Array) -> tuple[float, ...]:
+    return tuple(float(w) for w in raw / raw.sum())
+
+
+@dataclass
+class Evidence:
+    """What is known of one solution of T steps.
+
+    `counts[t]` are the rollouts after t steps that ended (right, in the solution's own wrong
+    answer, in another wrong answer); t from 0 to T.
+    """
+
+    steps: int
+    final_right: bool | None
+    others_right: int = 0
+    """Other responses to the same question that are right,"""
+    others: int = 0
+    """of this many with an answer."""
+    counts: Array = field(default_factory=lambda: np.zeros((0, 3)))
+
+    def __post_init__(self) -> None:
+        if not len(self.counts):
+            self.counts = np.zeros((self.steps + 1, 3))
+
+
+class Grid:
+    """A prior's tables for solutions of T steps: axes g = (lam, recovery), positions 0..T."""
+
+    def __init__(self, priors: Priors, steps: int) -> None:
+        self.priors, self.steps = priors, steps
+        lam, rec = np.meshgrid(LAMBDAS, RECOVERIES, indexing="ij")
+        self.lam, self.rec = lam.ravel()[:, None], rec.ravel()[:, None]
+        weights = np.outer(priors.lambdas, priors.recoveries).ravel()
+        self.log_weight = np.log(np.maximum(weights, _TINY))
+        edges = np.linspace(0, 1, BINS + 1)
+        mass = np.concatenate([[0.0], np.cumsum(priors.shape)]) / sum(priors.shape)
+        at = np.arange(steps + 1) / steps
+        self.mass: Array = np.interp(at, edges, mass)
+        self.free = np.exp(-self.lam * (1 - self.mass))  # E
+        left = 1 - at
+        self.recover = self.rec * np.minimum(
+            (1 - priors.spread) + priors.spread * 2 * left, 1 / np.maximum(self.rec, 1e-9)
+        )
+        ahead = self.rec  # a mistake still to come recovers as an average one does
+        sound = self.free + (1 - self.free) * ahead
+        right = np.stack([sound, self.recover, self.recover])  # [state, g, t]
+        a, b = priors.chance_repeat, priors.repeat
+        none = np.zeros_like(sound)
+        same = a + (1 - a) * np.stack([none, none, b * self.free])
+        wrong = 1 - right
+        self.outcomes: Array = np.stack(
+            [right, wrong * same, wrong * (1 - same)]
+        )  # [y, state, g, t]
+        self.blind: Array = np.stack([right, 0 * wrong, wrong])
+        self.prior = self._prior()
+
+    def _prior(self) -> Array:
+        """log P(tau1, tau2 | lam) as [g, tau1, tau2]; the last tau1 (index T) is no error.
+
+        Index k stands for step k (0-based) wrong, that is, for positions k+1 and later unsound.
+        """
+        lam, steps = self.lam, self.steps
+        alive = np.exp(-lam * self.mass)  # no mistake in the first t steps
+        first = alive[:, :-1] - alive[:, 1:]  # [g, T]
+        hazard = 1 - np.exp(-lam * np.diff(self.mass))  # [g, T]
+        last = hazard * self.free[:, 1:]  # the last mistake at m, given one earlier
+        joint = np.full((len(lam), steps + 1, steps), -np.inf)
+        k, m = np.triu_indices(steps, 1)
+        joint[:, k, m] = np.log(np.maximum(first[:, k] * last[:, m], _TINY))
+        every = np.arange(steps)
+        joint[:, every, every] = np.log(np.maximum(first * self.free[:, 1:], _TINY))
+        joint[:, steps, 0] = np.log(np.maximum(alive[:, -1], _TINY))
+        return joint
+
+
+class Posterior:
+    """P(first error, last error, lam, recovery | evidence) of one solution."""
+
+    def __init__(self, grid: Grid, evidence: Evidence, answers: bool = True) -> None:
+        self.grid, self.evidence = grid, evidence
+        # Without a wrong answer of its own, a solution has none to meet again.
+        self.answers = answers and evidence.final_right is False
+        self.likelihood = np.zeros((3, *grid.free.shape))  # [state, g, t]
+        for t in np.flatnonzero(evidence.counts.sum(1)):
+            self.update(int(t))
+        self._base = self._prior()
+
+    def _prior(self) -> Array:
+        grid, seen = self.grid, self.evidence
+        base: Array = grid.prior + grid.log_weight[:, None, None]
+        p = np.clip(grid.outcomes[RIGHT, 0, :, 0], 1e-9, 1 - 1e-9)
+        others = seen.others_right * np.log(p) + (seen.others - seen.others_right) * np.log1p(-p)
+        base = base + others[:, None, None]
+        if seen.final_right is not None:
+            slip = grid.priors.slip
+            # At its very end a solution that went wrong is right only where it has recovered.
+            recovered = np.clip(grid.rec[:, 0], 1e-6, 1 - 1e-6)
+            wrong, fine = (recovered, 1 - slip) if seen.final_right else (1 - recovered, slip)
+            base = base.copy()
+            base[:, :-1] += np.log(wrong)[:, None, None]
+            base[:, -1] += np.log(fine)
+        return base
+
+    def update(self, t: int) -> None:
+        """Take in the counts at position t."""
+        p = self.outcomes[:, :, :, t]
+        counts = self.evidence.counts[t]
+        kappa = self.grid.priors.kappa
+        total = np.zeros(p.shape[1:])
+        for y in np.flatnonzero(counts):
+            alpha = np.maximum(kappa * p[y], 1e-12)
+            total += gammaln(alpha + counts[y]) - gammaln(alpha)
+        n = counts.sum()
+        self.likelihood[:, :, t] = total - (gammaln(kappa + n) - gammaln(kappa))
+        self.__dict__.pop("joint", None)
+
+    @property
+    def outcomes(self) -> Array:
+        """P(outcome | state, g, position) as [y, state, g, t]."""
+        return self.grid.outcomes if self.answers else self.grid.blind
+
+    @cached_property
+    def joint(self) -> Array:
+        """P(g, tau1, tau2) as [g, T + 1, T]; tau1 = T is no error (tau2 = 0 there)."""
+        ll, steps = self.likelihood, self.grid.steps
+        c0, c1, c2 = np.cumsum(ll, axis=2)  # inclusive over positions 0..t, each [g, T + 1]
+        log = self._base.copy()
+        # tau1 = k: positions 0..k are sound, k+1..m unsound, m+1..T after the last mistake m.
+        log[:, :steps] += (c0[:, :steps] - c1[:, :steps])[:, :, None]
+        log[:, :steps] += (c1[:, :steps] - c2[:, :steps])[:, None, :]
+        log[:, :steps] += c2[:, -1][:, None, None]
+        log[:, steps, 0] += c0[:, -1]
+        peak = log.max()
+        out: Array = np.exp(log - peak)
+        self.log_evidence = float(peak + np.log(out.sum()))
+        out /= out.sum()
+        return out
+
+    @property
+    def first(self) -> Array:
+        """P(first error = step k), k from 0 to T-1; at T: no error."""
+        return np.asarray(self.joint.sum(axis=(0, 2)))
+
+    @property
+    def doubt(self) -> float:
+        """Expected share of steps that are labelled wrongly where each takes its likelier label."""
+        sound = 1 - np.cumsum(self.first[:-1])
+        return float(np.minimum(sound, 1 - sound).mean())
+
+    def states(self) -> Array:
+        """P(g, state at position t) as [state, g, t]."""
+        joint, steps = self.joint, self.grid.steps
+        by_first = joint.sum(axis=2)  # [g, T + 1]
+        sound = np.cumsum(by_first[:, ::-1], axis=1)[:, ::-1]  # tau1 >= t
+        by_last = joint[:, :steps].sum(axis=1)  # [g, T]
+        after = np.concatenate([np.zeros((len(by_last), 1)), np.cumsum(by_last, axis=1)], axis=1)
+        between = by_first.sum(axis=1, keepdims=True) - sound - after
+        return np.stack([sound, np.maximum(between, 0), after])
+
+    def information(self) -> Array:
+        """What one more rollout would tell, by position 0..T-1: the sum over the steps of its mutual
+        information (nats) with whether the step is sound.
+
+        Summed over steps, since an error that may be far off spoils more labels than one that may
+        be next door.
+        """
+        steps, counts = self.grid.steps, self.evidence.counts[: self.grid.steps]
+        kappa = self.grid.priors.kappa
+        n = counts.sum(1)
+        weight = self.joint.sum(axis=(1, 2))
+        # What is this improbable cannot change which position informs most.
+        kept = np.flatnonzero(weight > 1e-3 * weight.max())
+        joint = self.joint[kept] / weight[kept].sum()
+        p = self.outcomes[:, :, kept, :steps]
+        p = (kappa * p + counts.T[:, None, None, :]) / (kappa + n)
+        by_first = joint.sum(axis=2)  # [g, k]
+        # after[g, k, t]: tau1 = k and the last mistake before position t
+        after = np.zeros((*by_first.shape, steps))
+        after[:, :steps, 1:] = np.cumsum(joint[:, :steps, :-1], axis=2)
+        between = by_first[:, :, None] - after
+        position = np.arange(steps)
+        unsound = np.arange(steps + 1)[:, None] < position[None, :]  # [k, t]
+        sound_part = np.einsum("gk,ygt->ykt", by_first, p[:, 0], optimize=True)
+        wrong_part = np.matmul(between.transpose(2, 1, 0), p[:, 1].transpose(2, 1, 0))
+        wrong_part += np.matmul(after.transpose(2, 1, 0), p[:, 2].transpose(2, 1, 0))  # [t, k, y]
+        both = np.where(unsound, wrong_part.transpose(2, 1, 0), sound_part)  # [y, k, t]
+        both = np.maximum(both, _TINY)
+        total = both.sum(1, keepdims=True)  # [y, 1, t]
+        wrong = np.cumsum(both[:, :-1], axis=1)  # [y, step, t]: the step is unsound
+        found = np.zeros(steps)
+        for part in (wrong, np.maximum(total - wrong, _TINY)):
+            share = part.sum(0, keepdims=True)
+            found += (part * np.log(part / (total * share))).sum(axis=(0, 1))
+        return found
+
+    def value(self, t: int, coverage: float = 0.9) -> tuple[float, float, float]:
+        """Mean of the value at position t and an equal-tailed interval of its posterior."""
+        weight = self.states()[:, :, t].ravel()
+        right = self.outcomes[RIGHT, :, :, t]
+        kappa, counts = self.grid.priors.kappa, self.evidence.counts[t]
+        a = kappa * right.ravel() + counts[RIGHT]
+        b = kappa * (1 - right.ravel()) + counts.sum() - counts[RIGHT]
+        mean = float((weight * a / (a + b)).sum())
+        keep = weight > 1e-4
+        weight, a, b = weight[keep] / weight[keep].sum(), a[keep], b[keep]
+        xs = np.concatenate([[0.0], np.linspace(0.0, 1.0, 513)[1:]])
+        atom = a < 1e-9
+        cdf = betainc(np.maximum(a, 1e-9), np.maximum(b, 1e-9), xs[:, None])
+        cdf = np.where(atom, 1.0, cdf) @ weight
+        tail = (1 - coverage) / 2
+        low, high = (float(xs[min(int(np.searchsorted(cdf, q)), 512)]) for q in (tail, 1 - tail))
+        return mean, min(low, mean), max(high, mean)
+
+
+def fit(
+    evidences: Sequence[Evidence], priors: Priors, answers: bool = True, rounds: int = 6
+) -> Priors:
+    """Fit priors to a corpus: EM for weights, hazard shape and rates, a line search for the rest."""
+    for _ in range(rounds):
+        priors = _maximise(evidences, priors, answers)
+
+    def score(tried: Priors) -> float:
+        return _log_evidence(evidences, tried, answers)
+
+    priors = max((replace(priors, kappa=kappa) for kappa in KAPPAS), key=score)
+    priors = max((replace(priors, spread=spread) for spread in SPREADS), key=score)
+    return _maximise(evidences, priors, answers)
+
+
+def _log_evidence(evidences: Sequence[Evidence], priors: Priors, answers: bool) -> float:
+    grids: dict[int, Grid] = {}
+    total = 0.0
+    for seen in evidences:
+        found = Posterior(_grid(grids, priors, seen.steps), seen, answers)
+        _ = found.joint
+        total += found.log_evidence
+    return total
+
+
+def _grid(grids: dict[int, Grid], priors: Priors, steps: int) -> Grid:
+    if steps not in grids:
+        grids[steps] = Grid(priors, steps)
+    return grids[steps]
+
+
+def _maximise(evidences: Sequence[Evidence], priors: Priors, answers: bool) -> Priors:
+    """One round of EM, smoothed by a few pseudo-solutions that follow the priors as they are."""
+    grids: dict[int, Grid] = {}
+    strength = 4.0
+    lam = strength * np.array(priors.lambdas)
+    rec = strength * np.array(priors.recoveries)
+    mistakes, exposure = np.full(BINS, strength / BINS), np.full(BINS, strength / BINS)
+    # Wrong rollouts that met the own answer, and that could have: by accident, after the last mistake.
+    met = strength * np.array([priors.chance_repeat, priors.repeat])
+    could = np.full(2, strength)
+    for seen in evidences:
+        grid = _grid(grids, priors, seen.steps)
+        found = Posterior(grid, seen, answers)
+        joint = found.joint
+        g = joint.sum(axis=(1, 2)).reshape(len(LAMBDAS), len(RECOVERIES))
+        lam += g.sum(1)
+        rec += g.sum(0)
+        bins = np.minimum((np.arange(seen.steps) * BINS) // seen.steps, BINS - 1)
+        first = found.first
+        np.add.at(mistakes, bins, first[:-1])
+        rate = float((joint.sum(axis=(1, 2)) * grid.lam[:, 0]).sum())
+        alive = np.concatenate([[1.0], 1 - np.cumsum(first[:-1])[:-1]])
+        np.add.at(exposure, bins, alive * rate / seen.steps)
+        if not found.answers:
+            continue
+        states = found.states()
+        for t in np.flatnonzero(seen.counts.sum(1)):
+            weight, counts = states[:, :, t], seen.counts[t]
+            free = grid.free[:, t]
+            wrongs = counts[1:].sum()
+            sound, between, after = weight.sum(axis=1)
+            met += [(sound + between) * counts[SAME], after * counts[SAME]]
+            could += [(sound + between) * wrongs, (weight[2] * free).sum() * wrongs]
+    shape = mistakes / exposure
+    return replace(
+        priors,
+        lambdas=_weights(lam),
+        recoveries=_weights(rec),
+        shape=tuple(float(s) for s in shape / shape.mean()),
+        chance_repeat=float(np.clip(met[0] / could[0], 0.002, 0.9)),
+        repeat=float(np.clip(met[1] / could[1], 0.02, 0.98)),
+    )
