@@ -157,6 +157,8 @@ def _words(problem: Any) -> str:
             if (kind == "union_tag_invalid")
             else f"{where}.kind: missing; one of 'local', 'openai', 'scripted', 'vllm'"
         )
+    if kind == "value_error":  # our own words
+        return f"{where}: {problem['ctx']['error']}"
     message = problem["msg"][0].lower() + problem["msg"][1:]
     if secret:
         return f"{where}: {message}"

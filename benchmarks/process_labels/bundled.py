@@ -1,8 +1,8 @@
 """The bundled policy as a world: first errors by the checker, values by 1,024 rollouts.
 
 Fresh word problems, eight responses each, of which up to two wrong ones a question are to be
-labelled. Every prefix of theirs has a pool of rollouts, drawn once by the `local` engine in float32
-and kept in `.cache/process_labels`. All methods take their rollouts from there, the i-th of a prefix
+labelled. Every prefix of theirs has a pool of rollouts, drawn once as the `local` engine does in
+float32 (pool.py) and kept in `.cache/process_labels`. All methods take their rollouts from there, the i-th of a prefix
 being the same for all of them; each seed begins elsewhere in the pool, which is a ring (and the
 truth of values holds a method's own draws: at k = 128 the covered share is flattered by less than a
 point). Prefixes that a search grows are drawn when they are first asked for, and kept too.
@@ -19,17 +19,14 @@ seeds made of it.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmarks.harness import REPO, Options, plot, say
 from benchmarks.process_labels import ours, table
@@ -38,23 +35,16 @@ from benchmarks.process_labels.frontier import frontier
 from benchmarks.process_labels.grid import Measured, _spots, methods_table
 from benchmarks.process_labels.judge import NoisyJudge
 from benchmarks.process_labels.metrics import Bootstrap, sums
-from pipelines.engines.base import Request
-from pipelines.engines.local import LocalConfig, LocalEngine
-from pipelines.grading import grade
+from benchmarks.process_labels.pool import Pool, text
 from pipelines.process.config import ProcessConfig
 from pipelines.process.label import _questions
-from pipelines.process.search import Ask, Drawn, Finding, Prefix, Question, Search
-from pipelines.sampling import SamplingConfig
-from schemas.record import digest
+from pipelines.process.search import Ask, Drawn, Finding, Prefix, Question, Search, tally
 from schemas.records import Message, Prompt, Response
 
 if TYPE_CHECKING:
     from data.word_problems import SolutionCheck
 
-POLICY = REPO / "data" / "policy"
 CACHE = REPO / ".cache" / "process_labels"
-SAMPLING = SamplingConfig(max_tokens=96)
-"""The bundled plan's."""
 PROBLEMS = 3001
 """Seed of the problems."""
 SOLUTIONS, QUICK_SOLUTIONS = 40, 6
@@ -65,11 +55,6 @@ RESPONSES_AT = 1_000_000
 OURS = "changepoint"
 OMEGA, MATH_SHEPHERD = "omega", "monte_carlo k=8"
 PLACE = "bundled"
-
-
-def policy(batch: int = 256) -> LocalEngine:
-    """The bundled policy in float32: what it writes is kept, so it need not be written again."""
-    return LocalEngine(LocalConfig(model=str(POLICY), dtype="float32", batch=batch))
 
 
 @cache
@@ -95,104 +80,12 @@ def fresh_prompts(count: int, seed: int, exclude: Collection[str] = ()) -> list[
     ]
 
 
-def text(prompt: Prompt) -> str:
-    """The problem's text."""
-    return prompt.messages[-1].content
-
-
 @lru_cache(maxsize=65536)
 def checked(problem: str, solution: str) -> SolutionCheck:
     """What the checker says of a solution or of a prefix of one."""
     from data.word_problems import check
 
     return check(problem, solution)
-
-
-Wanted = tuple[Question, Prefix, int]
-
-
-@dataclass
-class Pool:
-    """Rollouts by question, prefix and number, kept on disk."""
-
-    folder: Path
-    engine: LocalEngine = field(default_factory=policy)
-    drawn: dict[tuple[str, str], dict[int, Drawn]] = field(
-        default_factory=lambda: defaultdict(dict)
-    )
-    _new: bool = False
-    _same: dict[Drawn, Drawn] = field(default_factory=dict)
-    """Most rollouts say what others said: each text is held once."""
-
-    @property
-    def file(self) -> Path:
-        """Rollouts of this engine under this sampling."""
-        key = digest("pool", self.engine.identity.digest, SAMPLING.model_dump(mode="json"))
-        return self.folder / f"{key[:16]}.parquet"
-
-    def load(self) -> None:
-        """Read what earlier runs have drawn."""
-        if not self.file.exists():
-            return
-        columns = [column.to_pylist() for column in pq.read_table(self.file).columns]
-        for problem, prefix, number, *rollout in zip(*columns, strict=True):
-            self._put((problem, prefix), number, Drawn(*rollout))
-
-    def save(self) -> None:
-        """Write all of it, if there is more than before."""
-        if not self._new:
-            return
-        rows = [
-            (*key, number, *rollout)
-            for key, own in self.drawn.items()
-            for number, rollout in own.items()
-        ]
-        names = ("problem", "prefix", "number", *Drawn._fields)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.file.with_suffix(f".{os.getpid()}")
-        pq.write_table(pa.table(dict(zip(names, zip(*rows, strict=True), strict=True))), part)
-        part.replace(self.file)
-        self._new = False
-
-    def supply(self, wanted: Iterable[Wanted]) -> None:
-        """Draw what is not there, in one batch."""
-        missing = {
-            (text(question.prompt), prefix.text, number): (question, prefix, number)
-            for question, prefix, number in wanted
-            if number not in self.drawn.get((text(question.prompt), prefix.text), ())
-        }
-        if missing:
-            asyncio.run(self._draw(list(missing.values())))
-            self._new = True
-
-    def get(self, question: Question, prefix: Prefix, number: int) -> Drawn:
-        """One rollout, drawn if it is not there."""
-        own = self.drawn[text(question.prompt), prefix.text]
-        if number not in own:
-            self.supply([(question, prefix, number)])
-        return own[number]
-
-    def _put(self, key: tuple[str, str], number: int, rollout: Drawn) -> None:
-        self.drawn[key][number] = self._same.setdefault(rollout, rollout)
-
-    async def _draw(self, missing: Sequence[Wanted]) -> None:
-        sampling = SAMPLING.with_seed(PROBLEMS)
-
-        async def one(question: Question, prefix: Prefix, number: int) -> None:
-            asked = question.prompt
-            reply = await self.engine.complete(
-                Request(asked.messages, sampling, number, prefix.text, prefix_ids=prefix.ids)
-            )
-            cut = reply.finish_reason == "length"
-            graded = await grade(asked, prefix.text + reply.text, cut)
-            rollout = Drawn(graded.outcome, graded.answer, reply.text, reply.completion_tokens)
-            self._put((text(asked), prefix.text), number, rollout)
-
-        async with self.engine:
-            for at in range(0, len(missing), 8192):
-                await asyncio.gather(*(one(*wanted) for wanted in missing[at : at + 8192]))
-                if at:
-                    say(f"drawn {at}/{len(missing)}")
 
 
 @dataclass
@@ -304,10 +197,10 @@ def questions(pool: Pool, solutions: int) -> list[Question]:
 async def _answered(pool: Pool, prompts: Sequence[Prompt]) -> list[Question]:
     """Questions with all their responses, split and graded as the stage does."""
     numbers = range(RESPONSES_AT, RESPONSES_AT + RESPONSES)
-    bare = [Question(prompt, (), cast(Any, None)) for prompt in prompts]
+    bare = [Question(prompt, (), tally(())) for prompt in prompts]
     wanted = [(question, Prefix("", 0), number) for question in bare for number in numbers]
     await asyncio.to_thread(pool.supply, wanted)
-    who = pool.engine.identity
+    who = pool.sampler.engine.identity
     responses = [
         Response(
             prompt_id=question.prompt.id,
@@ -323,7 +216,7 @@ async def _answered(pool: Pool, prompts: Sequence[Prompt]) -> list[Question]:
         for drawn in [pool.get(question, prefix, number)]
     ]
     config = ProcessConfig(engine="policy", per_prompt=RESPONSES)
-    return (await _questions(prompts, responses, pool.engine, config))[0]
+    return (await _questions(prompts, responses, pool.sampler.engine, config))[0]
 
 
 def fill(pool: Pool, asked: Sequence[Question], rollouts: int) -> None:

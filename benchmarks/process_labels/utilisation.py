@@ -11,8 +11,13 @@ Engines: `local` (the bundled policy, float64 and float32, one thread: the label
 has the other core) and `openai` (`completions`, a vLLM server on the CPU). Figures:
 `utilisation_local` and `utilisation_openai`: the least of the engine's medians over seeds, one a
 method; `utilisation`: the smaller of the two. A machine that cannot have vLLM has no
-`utilisation_openai`. In the table: `loop_share`, CPU seconds of the thread that does everything but
-the engine's work, over seconds of the run.
+`utilisation_openai`. `omega` draws all k rollouts of a prefix at once, as published;
+`omega_curtailed` asks a question's rollouts one at a time and so needs several times as many
+questions to fill a batch: it has figures of its own and no part in those three.
+
+Beside each: `*_loop_share`, CPU seconds of the thread that does everything but the engine's work,
+over seconds of the labelling run; and for `local` `*_engine_cpu`, the engine's CPU seconds in the
+plain batch over those in the labelling run: what small batches cost, whoever else is on the machine.
 """
 
 from __future__ import annotations
@@ -22,19 +27,20 @@ import os
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from benchmarks.harness import REPO, Options, say
 from pipelines.engines.base import Engine, Identity, Reply, Request, Tokens
 from pipelines.generate import GenerateConfig, generate
 from pipelines.grading import Solution, grade_all
 from pipelines.journal import Journal, Journaled
-from pipelines.process.config import OmegaConfig, ProcessConfig
+from pipelines.process.config import ProcessConfig
 from pipelines.process.label import Engines, label_steps
 from pipelines.sampling import SamplingConfig
 from schemas.records import Message, Prompt, Response
@@ -42,21 +48,22 @@ from schemas.records import Message, Prompt, Response
 Measured = tuple[dict[str, float], dict[str, tuple[float, float]], dict[str, Any]]
 """Figures, their intervals, tables."""
 
-METHODS = ("changepoint", "monte_carlo", "omega")
+METHODS: dict[str, dict[str, Any]] = {
+    "changepoint": {"method": "changepoint"},
+    "monte_carlo": {"method": "monte_carlo"},
+    "omega": {"method": "omega", "stop_at": 0},
+    "omega_curtailed": {"method": "omega"},
+}
+APART = ("omega_curtailed",)
 SAMPLES, PER_PROMPT = 8, 4
 """Responses a problem, and how many of them are labelled."""
+DTYPES: tuple[Literal["float64", "float32"], ...] = ("float64", "float32")
 SAMPLING = SamplingConfig(max_tokens=96)
 POLICY = REPO / "data" / "policy"
 
 
-class Size(NamedTuple):
-    """How much is labelled: problems, and OmegaPRM's searches of each."""
-
-    problems: int
-    searches: int
-
-
-FULL, QUICK = Size(100, 16), Size(16, 4)
+FULL, QUICK = 100, 12
+"""Problems."""
 
 
 @dataclass
@@ -100,6 +107,8 @@ class Timed(NamedTuple):
     seconds: float
     loop_s: float
     """CPU seconds of the event loop's thread."""
+    others_s: float
+    """CPU seconds of this process's other threads: the local engine's, next to nothing else's."""
 
     @property
     def rate(self) -> float:
@@ -124,6 +133,12 @@ class Work(NamedTuple):
     prompts: list[Prompt]
     responses: list[Response]
     seed: int
+
+    @property
+    def solutions(self) -> int:
+        """How many of the responses are labelled."""
+        texts = Counter(prompt for prompt, _ in {(r.prompt_id, r.text) for r in self.responses})
+        return sum(min(PER_PROMPT, count) for count in texts.values())
 
 
 def problems(count: int, seed: int) -> list[Prompt]:
@@ -165,18 +180,27 @@ def _mixed(prompt: Prompt, responses: Sequence[Response]) -> bool:
     return {"right", "wrong"} <= {grade.outcome for grade in graded}
 
 
-def settings(method: str, size: Size) -> ProcessConfig:
-    """As a plan has it, with fewer searches: each takes as long as the ones before it."""
-    omega = OmegaConfig(searches=size.searches) if method == "omega" else None
+def settings(method: str) -> ProcessConfig:
+    """As a plan has it."""
     return ProcessConfig.model_validate(
-        {
-            "engine": "policy",
-            "method": method,
-            "per_prompt": PER_PROMPT,
-            "sampling": SAMPLING,
-            "omega": omega,
-        }
+        {"engine": "policy", "per_prompt": PER_PROMPT, "sampling": SAMPLING, **METHODS[method]}
     )
+
+
+class Clock:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._began = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        return time.perf_counter(), time.thread_time(), time.process_time()
+
+    def timed(self, tokens: int) -> Timed:
+        """What was written since then."""
+        wall, loop, cpu = (b - a for a, b in zip(self._began, self._now(), strict=True))
+        return Timed(tokens, wall, loop, cpu - loop)
 
 
 def labelling(engine: Engine, work: Work, config: ProcessConfig) -> tuple[Timed, list[Request]]:
@@ -191,11 +215,11 @@ def labelling(engine: Engine, work: Work, config: ProcessConfig) -> tuple[Timed,
     async def run() -> Timed:
         with journaled(noted) as asked:
             async with asked:
-                wall, loop = time.perf_counter(), time.thread_time()
+                clock = Clock()
                 await label_steps(
                     work.prompts, work.responses, Engines(asked), config, work.seed, advance
                 )
-                return Timed(tokens, time.perf_counter() - wall, time.thread_time() - loop)
+                return clock.timed(tokens)
 
     return asyncio.run(run()), noted.requests
 
@@ -206,10 +230,10 @@ def plain(engine: Engine, requests: Sequence[Request]) -> Timed:
     async def run() -> Timed:
         with journaled(engine) as asked:
             async with asked:
-                wall, loop = time.perf_counter(), time.thread_time()
+                clock = Clock()
                 replies = await asyncio.gather(*(asked.complete(r) for r in requests))
                 tokens = sum(reply.completion_tokens for reply in replies)
-                return Timed(tokens, time.perf_counter() - wall, time.thread_time() - loop)
+                return clock.timed(tokens)
 
     return asyncio.run(run())
 
@@ -231,25 +255,25 @@ def pair(
         "seconds_plain": batch.seconds,
         "loop_share": labelled.loop_s / labelled.seconds,
         "loop_share_plain": batch.loop_s / batch.seconds,
+        "other_cpu_s": labelled.others_s,
+        "other_cpu_s_plain": batch.others_s,
     }
 
 
 def rows(
     engine: Engine,
-    seeds: Sequence[int],
-    size: Size,
+    works: Sequence[Work],
     empty: Callable[[], None] = lambda: None,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = tuple(METHODS),
 ) -> dict[str, list[dict[str, float]]]:
-    """Pairs by method, one a seed."""
+    """Pairs by method, one a piece of work."""
     found: dict[str, list[dict[str, float]]] = {method: [] for method in methods}
     # What is loaded and compiled at first use is not to count.
-    pair(engine, respond(engine, 4, 1), settings("monte_carlo", size), empty)
-    for seed in seeds:
-        work = respond(engine, size.problems, seed)
+    pair(engine, works[0], settings("monte_carlo"), empty)
+    for work in works:
         for method in methods:
-            found[method].append(pair(engine, work, settings(method, size), empty))
-            say(f"seed {seed} {method}: {found[method][-1]}")
+            found[method].append(pair(engine, work, settings(method), empty))
+            say(f"{engine.identity.kind} seed {work.seed} {method}: {found[method][-1]}")
     return found
 
 
@@ -274,10 +298,10 @@ def served() -> Iterator[tuple[Engine, Callable[[], None]]]:
         finally:
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
-        with_server = f"{server.url.removesuffix('/v1')}/reset_prefix_cache"
+        address = f"{server.url.removesuffix('/v1')}/reset_prefix_cache"
 
         def empty() -> None:
-            urllib.request.urlopen(urllib.request.Request(with_server, method="POST")).close()
+            urllib.request.urlopen(urllib.request.Request(address, method="POST")).close()
 
         try:
             config = OpenAIConfig(
@@ -298,16 +322,21 @@ def measure(chosen: Options, seeds: Sequence[int]) -> Measured:
     from pipelines.engines.local import LocalConfig, LocalEngine
     from tests.servers.vllm_server import Unavailable
 
-    size = QUICK if chosen.quick else FULL
-    found: dict[str, dict[str, list[dict[str, float]]]] = {}
-    for dtype in ("float64", "float32"):
-        local = LocalEngine(LocalConfig(model=str(POLICY), dtype=dtype, threads=1))
-        found[f"local {dtype}"] = rows(local, seeds, size)
-    tables: dict[str, Any] = {"size": size._asdict()}
+    engines = {
+        dtype: LocalEngine(LocalConfig(model=str(POLICY), dtype=dtype, threads=1))
+        for dtype in (DTYPES[:1] if chosen.quick else DTYPES)
+    }
+    # All engines label the same responses.
+    works = [respond(engines["float64"], QUICK if chosen.quick else FULL, seed) for seed in seeds]
+    found = {f"local {dtype}": rows(engine, works) for dtype, engine in engines.items()}
+    tables: dict[str, Any] = {
+        "problems": len(works[0].prompts),
+        "solutions": [work.solutions for work in works],
+    }
     if not chosen.quick:  # a server takes longer to start than a first look may
         try:
-            with served() as (engine, empty):
-                found["openai"] = rows(engine, seeds, size, empty)
+            with served() as (server, empty):
+                found["openai"] = rows(server, works, empty)
         except Unavailable as why:
             tables["openai_left_out"] = str(why)
             say(str(why))
@@ -332,6 +361,11 @@ def summary(
                 key = f"utilisation_{name.replace(' ', '_')}_{method}"
                 figures[key], intervals[key] = own
                 figures[f"{key}_loop_share"] = fmean(one["loop_share"] for one in pairs)
+                if kind == "local":
+                    cpu = [one["other_cpu_s_plain"] / one["other_cpu_s"] for one in pairs]
+                    figures[f"{key}_engine_cpu"] = median(cpu)
+                if method in APART:
+                    continue
                 worst = own if worst is None or own[0] < worst[0] else worst
         if worst is not None:
             figures[f"utilisation_{kind}"], intervals[f"utilisation_{kind}"] = worst

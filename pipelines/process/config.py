@@ -78,20 +78,17 @@ class ChangepointConfig(Config):
 
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
     """Stop once one first error (or none) is this probable."""
-    tolerance: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Or once the expected share of steps labelled wrongly, were each given its likelier label, is
-    this small."""
-    min_gain: Annotated[float, Field(ge=0)] = 0.0
+    min_gain: Annotated[float, Field(ge=0)] = 0.05
     """Stop where the best next rollout is expected to tell less than this about the steps' labels, in
     nats per 1,000 tokens."""
-    wave: Annotated[int, Field(ge=1, le=64)] = 4
+    wave: Annotated[int, Field(ge=1, le=64)] = 2
     """Rollouts asked for at once for a solution."""
-    max_rollouts: Annotated[int, Field(ge=1)] = 128
+    max_rollouts: Annotated[int, Field(ge=1)] = 256
     """Most rollouts for a solution; it is left unresolved there."""
     answers: bool = True
     """Whether a wrong rollout that ends in the solution's own wrong answer counts as a sign of error."""
     fit: bool = True
-    """Whether priors are fitted to the corpus, by EM."""
+    """Whether priors are fitted to the corpus, shard by shard, by EM."""
     pilot: Annotated[int, Field(ge=1)] = 64
     """Solutions that are labelled before the priors are first fitted."""
     priors: PriorsConfig = PriorsConfig()
@@ -154,7 +151,7 @@ class ProcessConfig(Config):
     """Longest verdict of the judge, in tokens."""
     budget_tokens: Annotated[int, Field(ge=1)] | None = None
     """Policy tokens that the whole run may write for labels, shared evenly by its questions; what
-    one leaves is given to those that need more. None: no limit."""
+    one leaves is given to those of its shard that need more. None: no limit."""
     question_tokens: Annotated[int, Field(ge=1)] | None = None
     """Policy tokens that one question may take; none: no limit."""
     filter: FilterConfig | None = None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pipelines import prompting
 from pipelines.config import Advance, silent
-from pipelines.engines.base import Engine, Request, Sampling
+from pipelines.engines.base import Engine, Reply, Request, Sampling
 from pipelines.grading import Grade, grade
 from pipelines.pool import bounded
 from pipelines.process.config import ProcessConfig
@@ -48,6 +48,7 @@ from pipelines.process.search import (
 from pipelines.process.splitting import split
 from pipelines.sampling import opening
 from pipelines.structured import ask_json
+from schemas.errors import BadReply
 from schemas.record import digest
 from schemas.records import (
     Prompt,
@@ -128,9 +129,15 @@ async def label_steps(
         engine = engines.prover if prover else engines.policy
         assert engine is not None, "the plan is checked to name a prover"
         messages = opening(question.prompt.messages, system)
-        reply = await engine.complete(
-            Request(messages, sampling, index, prefix.text, prefix_ids=prefix.ids)
-        )
+        try:
+            reply = await engine.complete(
+                Request(messages, sampling, index, prefix.text, prefix_ids=prefix.ids)
+            )
+        except BadReply as error:
+            if error.code != "empty_reply":
+                raise
+            # The policy ended at once: what it continued is the whole solution.
+            reply = Reply("", "stop", 0, 0)
         cut = reply.finish_reason == "length"
         graded = await grade(question.prompt, prefix.text + reply.text, cut)
         return Drawn(graded.outcome, graded.answer, reply.text, reply.completion_tokens)

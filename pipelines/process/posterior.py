@@ -20,6 +20,7 @@ tau2.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,6 +35,10 @@ LAMBDAS: Array = np.array([0.05, 0.15, 0.35, 0.7, 1.2, 1.8, 2.5, 3.5])
 RECOVERIES: Array = np.array([0.0, 0.02, 0.05, 0.1, 0.17, 0.3, 0.5])
 KAPPAS = (6.0, 20.0, 60.0, 200.0)
 SPREADS = (0.0, 0.5, 1.0)
+ROUNDS = 30
+"""Most rounds of EM."""
+MOST_FITTED = 256
+"""Most solutions that priors are fitted to."""
 BINS = 8
 """Bins of relative position in which the hazard's shape is fitted."""
 RIGHT, SAME, OTHER = 0, 1, 2
@@ -182,7 +187,7 @@ class Posterior:
     def update(self, t: int) -> None:
         """Take in the counts at position t."""
         p = self.outcomes[:, :, :, t]
-        counts = self.evidence.counts[t]
+        counts = self._counts()[t]
         kappa = self.grid.priors.kappa
         total = np.zeros(p.shape[1:])
         for y in np.flatnonzero(counts):
@@ -191,6 +196,14 @@ class Posterior:
         n = counts.sum()
         self.likelihood[:, :, t] = total - (gammaln(kappa + n) - gammaln(kappa))
         self.__dict__.pop("joint", None)
+
+    def _counts(self) -> Array:
+        """The counts as the outcomes are told apart: [T + 1, y]."""
+        counts = self.evidence.counts
+        if self.answers:
+            return counts
+        wrong = counts[:, SAME] + counts[:, OTHER]
+        return np.stack([counts[:, RIGHT], np.zeros_like(wrong), wrong], axis=1)
 
     @property
     def outcomes(self) -> Array:
@@ -219,12 +232,6 @@ class Posterior:
         """P(first error = step k), k from 0 to T-1; at T: no error."""
         return np.asarray(self.joint.sum(axis=(0, 2)))
 
-    @property
-    def doubt(self) -> float:
-        """Expected share of steps that are labelled wrongly where each takes its likelier label."""
-        sound = 1 - np.cumsum(self.first[:-1])
-        return float(np.minimum(sound, 1 - sound).mean())
-
     def states(self) -> Array:
         """P(g, state at position t) as [state, g, t]."""
         joint, steps = self.joint, self.grid.steps
@@ -236,28 +243,27 @@ class Posterior:
         return np.stack([sound, np.maximum(between, 0), after])
 
     def information(self) -> Array:
-        """What one more rollout would tell, by position 0..T-1: the sum over the steps of its mutual
+        """What one more rollout would tell, by position 0..T: the sum over the steps of its mutual
         information (nats) with whether the step is sound.
 
         Summed over steps, since an error that may be far off spoils more labels than one that may
         be next door.
         """
-        steps, counts = self.grid.steps, self.evidence.counts[: self.grid.steps]
+        steps, counts = self.grid.steps, self._counts()
         kappa = self.grid.priors.kappa
-        n = counts.sum(1)
         weight = self.joint.sum(axis=(1, 2))
         # What is this improbable cannot change which position informs most.
         kept = np.flatnonzero(weight > 1e-3 * weight.max())
         joint = self.joint[kept] / weight[kept].sum()
-        p = self.outcomes[:, :, kept, :steps]
-        p = (kappa * p + counts.T[:, None, None, :]) / (kappa + n)
+        p = self.outcomes[:, :, kept]  # [y, state, g, t]
+        p = (kappa * p + counts.T[:, None, None, :]) / (kappa + counts.sum(1))
         by_first = joint.sum(axis=2)  # [g, k]
         # after[g, k, t]: tau1 = k and the last mistake before position t
-        after = np.zeros((*by_first.shape, steps))
-        after[:, :steps, 1:] = np.cumsum(joint[:, :steps, :-1], axis=2)
+        after = np.zeros((*by_first.shape, steps + 1))
+        after[:, :steps, 1:] = np.cumsum(joint[:, :steps], axis=2)
         between = by_first[:, :, None] - after
-        position = np.arange(steps)
-        unsound = np.arange(steps + 1)[:, None] < position[None, :]  # [k, t]
+        position = np.arange(steps + 1)
+        unsound = position[:, None] < position[None, :]  # [k, t]
         sound_part = np.einsum("gk,ygt->ykt", by_first, p[:, 0], optimize=True)
         wrong_part = np.matmul(between.transpose(2, 1, 0), p[:, 1].transpose(2, 1, 0))
         wrong_part += np.matmul(after.transpose(2, 1, 0), p[:, 2].transpose(2, 1, 0))  # [t, k, y]
@@ -265,10 +271,10 @@ class Posterior:
         both = np.maximum(both, _TINY)
         total = both.sum(1, keepdims=True)  # [y, 1, t]
         wrong = np.cumsum(both[:, :-1], axis=1)  # [y, step, t]: the step is unsound
-        found = np.zeros(steps)
+        found = np.zeros(steps + 1)
         for part in (wrong, np.maximum(total - wrong, _TINY)):
             share = part.sum(0, keepdims=True)
-            found += (part * np.log(part / (total * share))).sum(axis=(0, 1))
+            found += (part * (np.log(part) - np.log(total) - np.log(share))).sum(axis=(0, 1))
         return found
 
     def value(self, t: int, coverage: float = 0.9) -> tuple[float, float, float]:
@@ -281,28 +287,41 @@ class Posterior:
         mean = float((weight * a / (a + b)).sum())
         keep = weight > 1e-4
         weight, a, b = weight[keep] / weight[keep].sum(), a[keep], b[keep]
-        xs = np.concatenate([[0.0], np.linspace(0.0, 1.0, 513)[1:]])
         atom = a < 1e-9
-        cdf = betainc(np.maximum(a, 1e-9), np.maximum(b, 1e-9), xs[:, None])
-        cdf = np.where(atom, 1.0, cdf) @ weight
+        a, b = np.maximum(a, 1e-9), np.maximum(b, 1e-9)
+
+        def below(share: float) -> float:
+            return float(np.where(atom, 1.0, betainc(a, b, share)) @ weight)
+
         tail = (1 - coverage) / 2
-        low, high = (float(xs[min(int(np.searchsorted(cdf, q)), 512)]) for q in (tail, 1 - tail))
+        low, high = (
+            bisect_left(range(512), mass, key=lambda i: below(i / 512)) / 512
+            for mass in (tail, 1 - tail)
+        )
         return mean, min(low, mean), max(high, mean)
 
 
-def fit(
-    evidences: Sequence[Evidence], priors: Priors, answers: bool = True, rounds: int = 6
-) -> Priors:
-    """Fit priors to a corpus: EM for weights, hazard shape and rates, a line search for the rest."""
-    for _ in range(rounds):
-        priors = _maximise(evidences, priors, answers)
+def fit(evidences: Sequence[Evidence], priors: Priors, answers: bool = True) -> Priors:
+    """Fit priors to a corpus: EM for weights, hazard shape and rates, a line search for the rest.
+
+    EM ends where a round gains less than 0.002 nats a solution. Of a large corpus evenly
+    spaced solutions stand for the rest.
+    """
+    spaced = np.linspace(0, len(evidences), min(len(evidences), MOST_FITTED), endpoint=False)
+    chosen = [evidences[int(i)] for i in spaced]
 
     def score(tried: Priors) -> float:
-        return _log_evidence(evidences, tried, answers)
+        return _log_evidence(chosen, tried, answers)
 
+    before = -np.inf
+    for _ in range(ROUNDS):
+        found = score(priors)
+        if found - before < 0.002 * len(chosen):
+            break
+        before, priors = found, _maximise(chosen, priors, answers)
     priors = max((replace(priors, kappa=kappa) for kappa in KAPPAS), key=score)
     priors = max((replace(priors, spread=spread) for spread in SPREADS), key=score)
-    return _maximise(evidences, priors, answers)
+    return _maximise(chosen, priors, answers)
 
 
 def _log_evidence(evidences: Sequence[Evidence], priors: Priors, answers: bool) -> float:
@@ -319,6 +338,13 @@ def _grid(grids: dict[int, Grid], priors: Priors, steps: int) -> Grid:
     if steps not in grids:
         grids[steps] = Grid(priors, steps)
     return grids[steps]
+
+
+def _covered(steps: int) -> Array:
+    """Share of the whole solution that each step has in each bin, [T, BINS]."""
+    low, high = np.arange(steps)[:, None] / steps, np.arange(1, steps + 1)[:, None] / steps
+    edges = np.linspace(0, 1, BINS + 1)
+    return np.asarray(np.maximum(np.minimum(high, edges[1:]) - np.maximum(low, edges[:-1]), 0))
 
 
 def _maximise(evidences: Sequence[Evidence], priors: Priors, answers: bool) -> Priors:
@@ -338,12 +364,13 @@ def _maximise(evidences: Sequence[Evidence], priors: Priors, answers: bool) -> P
         g = joint.sum(axis=(1, 2)).reshape(len(LAMBDAS), len(RECOVERIES))
         lam += g.sum(1)
         rec += g.sum(0)
-        bins = np.minimum((np.arange(seen.steps) * BINS) // seen.steps, BINS - 1)
         first = found.first
-        np.add.at(mistakes, bins, first[:-1])
         rate = float((joint.sum(axis=(1, 2)) * grid.lam[:, 0]).sum())
         alive = np.concatenate([[1.0], 1 - np.cumsum(first[:-1])[:-1]])
-        np.add.at(exposure, bins, alive * rate / seen.steps)
+        covered = _covered(seen.steps)
+        likely = covered * np.array(priors.shape)
+        mistakes += first[:-1] @ (likely / likely.sum(1, keepdims=True))
+        exposure += (alive * rate) @ covered
         if not found.answers:
             continue
         states = found.states()
@@ -352,8 +379,15 @@ def _maximise(evidences: Sequence[Evidence], priors: Priors, answers: bool) -> P
             free = grid.free[:, t]
             wrongs = counts[1:].sum()
             sound, between, after = weight.sum(axis=1)
-            met += [(sound + between) * counts[SAME], after * counts[SAME]]
-            could += [(sound + between) * wrongs, (weight[2] * free).sum() * wrongs]
+            own = priors.repeat * free
+            meant = own / (own + (1 - own) * priors.chance_repeat)
+            meant_after = float((weight[2] * meant).sum())
+            met += [
+                (sound + between + after - meant_after) * counts[SAME],
+                meant_after * counts[SAME],
+            ]
+            by_chance = sound + between + float((weight[2] * (1 - own)).sum())
+            could += [by_chance * wrongs, float((weight[2] * free).sum()) * wrongs]
     shape = mistakes / exposure
     return replace(
         priors,

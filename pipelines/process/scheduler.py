@@ -129,10 +129,13 @@ class Scheduler:
 
     def _finding(self, job: _Job) -> Finding:
         if job.finding is None:
-            job.move(spent=True)
-        if job.finding is None:
-            raise RuntimeError("the method asked for more after its budget was spent")
-        self._advance(len(job.question.solutions), 0)
+            if job.wave is None:  # it has not begun, and can catch nothing yet
+                job.move()
+            if job.finding is None:
+                job.move(spent=True)
+            if job.finding is None:
+                raise RuntimeError("the method asked for more after its budget was spent")
+            self._advance(len(job.question.solutions), 0)
         return job.finding
 
     async def _pass(self, jobs: Iterable[_Job]) -> list[_Job]:
@@ -158,8 +161,11 @@ class Scheduler:
                 done, running = await asyncio.wait(
                     running, timeout=0.02 if more else None, return_when=asyncio.FIRST_COMPLETED
                 )
-                for task in done:
-                    task.result()
+                # All are looked at, or asyncio would tell of those that are not.
+                failures = [task.exception() for task in done]
+                for failure in failures:
+                    if failure is not None:
+                        raise failure
         finally:
             for task in running:
                 task.cancel()
@@ -172,6 +178,8 @@ class Scheduler:
             lacking = [w for w in job.wave or () if book.lacks(w)]
             if not lacking:
                 job.move()
+                if job.finding is not None:
+                    self._advance(len(job.question.solutions), 0)
             elif book.spent >= job.allowance:
                 return
             else:
@@ -210,8 +218,9 @@ class Scheduler:
                 # first in time.
                 book.failed.setdefault(key, result)
             elif isinstance(result, Drawn):
-                book.draws.setdefault(key, []).append(result)
                 book.spent += result.tokens
+                if key not in book.failed:  # a draw keeps its index
+                    book.draws.setdefault(key, []).append(result)
         for query, result in zip(queries, results[len(draws) :], strict=True):
             if isinstance(result, BadReply):
                 book.failed[query] = result

@@ -122,6 +122,10 @@ class Book:
             raise self.failed[key]
         return self.draws.get(key, [])[:count]
 
+    def kept(self, prefix: Prefix) -> list[Drawn]:
+        """The policy's rollouts of a prefix, also where a later one got no usable answer."""
+        return self.draws.get((False, prefix.text), [])
+
     def verdict(self, query: Query) -> str | None:
         """The reply to a query; None where it was not asked. Raises BadReply."""
         if query in self.failed:

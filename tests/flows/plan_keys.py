@@ -112,7 +112,7 @@ OF_METHODS: dict[str, dict[str, Any]] = {
     },
     "changepoint": {
         "changepoint": {
-            **{"confidence": 0.8, "tolerance": 0.01, "min_gain": 0.1, "wave": 2},
+            **{"confidence": 0.8, "min_gain": 0.1, "wave": 2},
             **{"max_rollouts": 32, "answers": False, "fit": False, "pilot": 8},
             "priors": {
                 **{"solve_rate": 0.4, "recovery": 0.1, "repeat": 0.4, "chance_repeat": 0.1},

@@ -188,7 +188,7 @@ def test_bounds_are_told_with_the_value(place: Path) -> None:
     assert change(failure_limit=float("nan")).startswith("failure_limit: input should be a finite")
     assert change(name=date(1979, 5, 27)).startswith("name: input should be a valid string")
     assert change(emit={"validation": 0.5, "test": 0.5}).startswith(
-        "emit: value error, validation + test must be below 1: nothing is left to train on"
+        "emit: validation + test must be below 1: nothing is left to train on"
     )
 
 

@@ -2,7 +2,8 @@
 
 After each wave the next goes to the position with the most mutual information about the first error
 per expected token (posterior.py has the model). A solution is done once one first error, or none, is
-as probable as `confidence`, and is left unresolved at `max_rollouts`. Labels are posterior
+as probable as `confidence`; it is left unresolved at `max_rollouts`, and where no rollout would tell
+enough for its tokens. Labels are posterior
 probabilities: a step is labelled where it is sound or unsound with that confidence, no other.
 """
 
@@ -97,39 +98,43 @@ class Changepoint:
         return self._grids[steps]
 
     def _evidence(self, question: Question, solution: Solution) -> Evidence:
-        others = question.responses
         own = solution.final_right
-        seen = Evidence(
-            solution.steps,
-            own,
-            others_right=others.right - (own is True),
-            others=others.counted - (own is not None),
-        )
-        seen.counts = _all_counts(question, solution)
-        return seen
+        root = question.book.kept(solution.prefix(0))
+        # The bare question's rollouts begin with the responses, where the policy wrote them: they
+        # are counted once, and the solution itself not at all.
+        if len(root) >= question.responses.n:
+            others = tally([d for d in root if d.text != solution.text])
+            right, counted = others.right, others.counted
+        else:
+            right = question.responses.right - (own is True)
+            counted = question.responses.counted - (own is not None)
+        counts = _all_counts(question, solution)
+        return Evidence(solution.steps, own, right, counted, counts)
 
     def _label(self, question: Question, solution: Solution) -> Solo:
         """Where the posterior stops changing is for the posterior to say: no other stopping rule."""
         log, book, own = Log(), question.book, self.own
         evidence = self._evidence(question, solution)
         posterior = Posterior(self._grid(solution.steps), evidence, own.answers)
-        costs = np.array([solution.tokens_after(t) for t in range(solution.last + 1)]) + 1.0
+        # A solution that was cut off goes on for at least another step.
+        step = max(1.0, solution.tokens / solution.steps)
+        costs = np.array([max(step, solution.tokens_after(t)) for t in range(solution.last + 1)])
         prefixes = [solution.prefix(t) for t in range(solution.last + 1)]
         drawn = 0
         stopped = "cap"
         while True:
-            if posterior.first.max() >= own.confidence or posterior.doubt <= own.tolerance:
+            if posterior.first.max() >= own.confidence:
                 stopped = "confident"
                 break
             left = own.max_rollouts - drawn
             if left <= 0:
                 break
             t, gain = self._next(posterior, costs)
-            if gain < own.min_gain / 1000:
+            if gain <= own.min_gain / 1000:
                 stopped = "uninformative"
                 break
             n = min(left, own.wave)
-            have = len(book.drawn(prefixes[t]))
+            have = len(book.kept(prefixes[t]))
             log.note(
                 t, n, f"most informative, P(first error) {posterior.first.max():.2f}", "policy"
             )
@@ -139,15 +144,19 @@ class Changepoint:
                 stopped = "budget"
                 break
             drawn += n
+            book.drawn(prefixes[t])  # raises where one of them got no usable answer
             self._take(question, solution, posterior, prefixes)
         self._take(question, solution, posterior, prefixes)
         return self._found(question, solution, posterior, stopped, tuple(log.asked))
 
     def _next(self, posterior: Posterior, costs: Array) -> tuple[int, float]:
-        gain = posterior.information()[: len(costs)] / costs[: posterior.grid.steps]
+        """The position to sample and what a token there tells; the bare question is none."""
         # Rounded, so that rounding in the arithmetic settles no tie.
-        t = int(np.argmax(np.round(gain, 12)))
-        return t, float(gain[t])
+        gain = np.round(posterior.information()[1 : len(costs)] / costs[1:], 12)
+        if not len(gain):
+            return 0, 0.0
+        t = int(np.argmax(gain))
+        return t + 1, float(gain[t])
 
     def _take(
         self,
@@ -182,7 +191,7 @@ class Changepoint:
             elif sound[k] <= 1 - self.own.confidence:
                 label = "wrong"
             step = step._replace(label=label, source="inferred" if label else "none")
-            drawn = question.book.drawn(solution.prefix(k + 1)) if k + 1 <= solution.last else []
+            drawn = question.book.kept(solution.prefix(k + 1)) if k + 1 <= solution.last else []
             if drawn:
                 step = _sampled(step, drawn, posterior, k + 1)
             steps.append(step)
@@ -200,10 +209,13 @@ class Changepoint:
 
 
 def _all_counts(question: Question, solution: Solution) -> Array:
-    """Counts by position of what the rollouts of a solution's prefixes came to, [T + 1, 3]."""
+    """Counts by position of what the rollouts of a solution's prefixes came to, [T + 1, 3].
+
+    Those of the bare question (position 0) tell its difficulty and are counted with the responses.
+    """
     counts = np.zeros((solution.steps + 1, 3))
-    for t in range(solution.last + 1):
-        for d in question.book.drawn(solution.prefix(t)):
+    for t in range(1, solution.last + 1):
+        for d in question.book.kept(solution.prefix(t)):
             if d.outcome == "right":
                 counts[t, RIGHT] += 1
             elif d.outcome == "wrong":

@@ -129,7 +129,7 @@ def information(priors: Priors, seen: Evidence, answers: bool) -> list[float]:
     total = sum(w.weight for w in every)
     answers = answers and seen.final_right is False
     found = []
-    for t in range(seen.steps):
+    for t in range(seen.steps + 1):
         counts = merged(seen.counts[t], answers)
         nats = 0.0
         for step in range(seen.steps):

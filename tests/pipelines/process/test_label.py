@@ -14,7 +14,7 @@ from pipelines.process import label as stage
 from pipelines.process.config import ProcessConfig
 from pipelines.process.estimate import interval
 from pipelines.process.label import Engines, label_steps, templates_digest
-from schemas.errors import BadReply, EngineDown
+from schemas.errors import EngineDown
 from schemas.records import (
     Reject,
 )
@@ -276,12 +276,6 @@ def test_the_templates_are_part_of_what_the_stage_is(
     assert templates_digest() != before
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=BadReply,
-    reason="fit and relabel read the book of the prefix that failed for another solution, and the"
-    " BadReply ends the run (see test_changepoint)",
-)
 def test_a_bad_reply_of_a_shared_prefix_ends_no_run_of_changepoint() -> None:
     """The right response is sure without rollouts; those of the wrong one get no answer."""
     responses = [response(f"a\nb\n#{i}", i) for i in (6, 7)]

@@ -64,9 +64,6 @@ def agree(seen: Evidence, priors: Priors, answers: bool) -> None:
     first = [sum(w.weight for w in every if w.first == k) / total for k in range(seen.steps + 1)]
     assert found.first == pytest.approx(first, abs=1e-9)
     assert found.log_evidence == pytest.approx(math.log(total), abs=1e-8)
-    labels = [sum(first[: t + 1]) for t in range(seen.steps)]
-    doubt = sum(min(p, 1 - p) for p in labels) / seen.steps
-    assert found.doubt == pytest.approx(doubt, abs=1e-9)
     states = found.states()
     grid = [(lam, rec) for lam in LAMBDAS for rec in RECOVERIES]
     expected = np.zeros_like(states)
@@ -89,11 +86,6 @@ def test_without_answers_it_is_the_sum_too(seen: Evidence, priors: Priors) -> No
     agree(seen, priors, answers=False)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="counts[SAME] is read under probability 0 for every state, so with `answers` off such"
-    " rollouts tell nothing at all",
-)
 def test_without_answers_a_wrong_rollout_counts_whatever_its_answer() -> None:
     """`answers` off says that the answers tell nothing, not that such rollouts were never drawn."""
     same = Evidence(4, False, 0, 0, counts((0, 0, 0), (0, 0, 0), (0, 10, 0), *((0, 0, 0),) * 2))
@@ -138,7 +130,7 @@ def test_where_a_rollout_can_tell_nothing_its_information_is_nothing() -> None:
         lambdas=tuple(float(x == 0.7) for x in LAMBDAS),
         recoveries=tuple(float(x == 0.0) for x in RECOVERIES),
     )
-    assert Posterior(Grid(certain, 1), Evidence(1, None)).information() == pytest.approx([0.0])
+    assert Posterior(Grid(certain, 1), Evidence(1, None)).information()[0] == pytest.approx(0.0)
     # With rates unknown the question's own helps a little, through its difficulty alone.
     told = Posterior(Grid(WIDE, 1), Evidence(1, None)).information()
     assert told == pytest.approx(information(WIDE, Evidence(1, None), True), rel=0.02)
@@ -260,12 +252,6 @@ def test_extremes_give_probabilities(
                 assert 0 <= low <= value <= high <= 1 + 1e-12
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=RuntimeWarning,
-    reason="total * share falls below all floats: log(part / (total * share)) divides by 0, and the"
-    " gain is inf; log(part) - log(total) - log(share) does not",
-)
 @pytest.mark.parametrize("final", [True, None])
 def test_information_is_finite_where_a_step_is_surely_sound(final: bool | None) -> None:
     rows = np.zeros((13, 3))

@@ -187,11 +187,6 @@ def test_of_several_bad_replies_the_first_draws_is_what_the_prefix_came_to(slow:
     assert asked.book.spent == 20
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="draws that came after the failed one move up: the sample 2 of the engine is draw 1 of"
-    " the rollouts",
-)
 def test_draws_keep_their_index_where_one_before_them_failed() -> None:
     engine = Engine(fails={("q", "", 1): BadReply("refused", "")})
     asked = question("q")
@@ -211,11 +206,6 @@ def test_an_engine_that_is_down_ends_all_and_is_raised_as_it_is(places: int) -> 
     assert raised.value is gone
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="of the tasks that are done only the first failure is looked at: asyncio logs a"
-    " traceback, `Task exception was never retrieved`, for each of the others",
-)
 def test_an_engine_that_is_down_for_all_at_once_is_told_once() -> None:
     engine = Engine()
     work = [(question(str(i)), told(draws(1))) for i in range(8)]
@@ -360,10 +350,6 @@ def test_progress_is_told_by_solution_and_token() -> None:
     assert sum(tokens for _, tokens in engine.advanced) == 3 * 2 * 7
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="rows are told for all questions at once, at the very end: a run of hours shows none",
-)
 def test_a_question_that_is_done_is_told_at_once() -> None:
     engine = Engine()
     run(engine, 1, [(question(str(i)), told(draws(2))) for i in range(10)])

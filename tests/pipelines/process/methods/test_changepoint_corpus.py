@@ -108,12 +108,6 @@ def test_a_fit_to_nothing_changes_nothing() -> None:
     assert chosen.priors is before
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=BadReply,
-    reason="book.drawn raises in fit and relabel where a prefix that two solutions share failed"
-    " after one of them was done: the whole run ends",
-)
 def test_a_solution_that_was_done_before_a_shared_prefix_failed_keeps_its_labels() -> None:
     world = World(CELL)
     question = next(q for q in world.questions(30, wrong=1, right=1) if len(q.solutions) == 2)
