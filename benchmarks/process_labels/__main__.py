@@ -1,4 +1,4 @@
-"""Process labels, `--part chain|bundled|prm|utilisation|crash|real`: step labels against the truth.
+"""Process labels, `--part chain|bundled|utilisation|crash|real`: step labels against the truth.
 
 `chain` (the default) is the grid of a scripted policy: grid.py. Each part's module says what its
 figures are.
@@ -18,7 +18,6 @@ FIRST_SEED = 17
 PARTS = {
     "chain": "grid",
     "bundled": "bundled",
-    "prm": "prm",
     "utilisation": "utilisation",
     "crash": "crash",
     "real": "real",

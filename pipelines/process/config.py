@@ -150,10 +150,10 @@ class ProcessConfig(Config):
     judge_tokens: Annotated[int, Field(ge=16)] = 1024
     """Longest verdict of the judge, in tokens."""
     budget_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Policy tokens that the whole run may write for labels, shared evenly by its questions; what
+    """Tokens of rollouts, the prover's too, that the whole run may take for labels, shared evenly by its questions; what
     one leaves is given to those of its shard that need more. None: no limit."""
     question_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Policy tokens that one question may take; none: no limit."""
+    """Tokens of rollouts that one question may take; none: no limit."""
     filter: FilterConfig | None = None
     """Leave out questions that are too hard or too easy; none: label all."""
     omega: OmegaConfig | None = None

@@ -21,8 +21,7 @@ tau2.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -33,12 +32,6 @@ Array = NDArray[np.float64]
 
 LAMBDAS: Array = np.array([0.05, 0.15, 0.35, 0.7, 1.2, 1.8, 2.5, 3.5])
 RECOVERIES: Array = np.array([0.0, 0.02, 0.05, 0.1, 0.17, 0.3, 0.5])
-KAPPAS = (6.0, 20.0, 60.0, 200.0)
-SPREADS = (0.0, 0.5, 1.0)
-ROUNDS = 30
-"""Most rounds of EM."""
-MOST_FITTED = 256
-"""Most solutions that priors are fitted to."""
 BINS = 8
 """Bins of relative position in which the hazard's shape is fitted."""
 RIGHT, SAME, OTHER = 0, 1, 2
@@ -74,14 +67,15 @@ class Priors:
         lam = np.exp(-0.5 * (np.log(LAMBDAS / -np.log(solve_rate)) / 1.0) ** 2)
         rec = np.exp(-np.abs(RECOVERIES - recovery) / 0.05)
         return cls(
-            lambdas=_weights(lam),
-            recoveries=_weights(rec),
+            lambdas=weights(lam),
+            recoveries=weights(rec),
             repeat=repeat,
             chance_repeat=chance_repeat,
         )
 
 
-def _weights(raw: Array) -> tuple[float, ...]:
+def weights(raw: Array) -> tuple[float, ...]:
+    """Scaled to sum to 1."""
     return tuple(float(w) for w in raw / raw.sum())
 
 
@@ -100,6 +94,8 @@ class Evidence:
     others: int = 0
     """of this many with an answer."""
     counts: Array = field(default_factory=lambda: np.zeros((0, 3)))
+    ahead: int = 0
+    """Steps that a solution which was cut off would still have had."""
 
     def __post_init__(self) -> None:
         if not len(self.counts):
@@ -109,7 +105,7 @@ class Evidence:
 class Grid:
     """A prior's tables for solutions of T steps: axes g = (lam, recovery), positions 0..T."""
 
-    def __init__(self, priors: Priors, steps: int) -> None:
+    def __init__(self, priors: Priors, steps: int, ahead: int = 0) -> None:
         self.priors, self.steps = priors, steps
         lam, rec = np.meshgrid(LAMBDAS, RECOVERIES, indexing="ij")
         self.lam, self.rec = lam.ravel()[:, None], rec.ravel()[:, None]
@@ -117,15 +113,15 @@ class Grid:
         self.log_weight = np.log(np.maximum(weights, _TINY))
         edges = np.linspace(0, 1, BINS + 1)
         mass = np.concatenate([[0.0], np.cumsum(priors.shape)]) / sum(priors.shape)
-        at = np.arange(steps + 1) / steps
+        at = np.arange(steps + 1) / (steps + ahead)
         self.mass: Array = np.interp(at, edges, mass)
         self.free = np.exp(-self.lam * (1 - self.mass))  # E
         left = 1 - at
         self.recover = self.rec * np.minimum(
             (1 - priors.spread) + priors.spread * 2 * left, 1 / np.maximum(self.rec, 1e-9)
         )
-        ahead = self.rec  # a mistake still to come recovers as an average one does
-        sound = self.free + (1 - self.free) * ahead
+        # A mistake still to come recovers as an average one does.
+        sound = self.free + (1 - self.free) * self.rec
         right = np.stack([sound, self.recover, self.recover])  # [state, g, t]
         a, b = priors.chance_repeat, priors.repeat
         none = np.zeros_like(sound)
@@ -146,12 +142,14 @@ class Grid:
         alive = np.exp(-lam * self.mass)  # no mistake in the first t steps
         first = alive[:, :-1] - alive[:, 1:]  # [g, T]
         hazard = 1 - np.exp(-lam * np.diff(self.mass))  # [g, T]
-        last = hazard * self.free[:, 1:]  # the last mistake at m, given one earlier
+        # No mistake in the rest of what is written; `free` is to where a rollout ends.
+        none = np.exp(-lam * (self.mass[-1] - self.mass[1:]))
+        last = hazard * none  # the last mistake at m, given one earlier
         joint = np.full((len(lam), steps + 1, steps), -np.inf)
         k, m = np.triu_indices(steps, 1)
         joint[:, k, m] = np.log(np.maximum(first[:, k] * last[:, m], _TINY))
         every = np.arange(steps)
-        joint[:, every, every] = np.log(np.maximum(first * self.free[:, 1:], _TINY))
+        joint[:, every, every] = np.log(np.maximum(first * none, _TINY))
         joint[:, steps, 0] = np.log(np.maximum(alive[:, -1], _TINY))
         return joint
 
@@ -299,101 +297,3 @@ class Posterior:
             for mass in (tail, 1 - tail)
         )
         return mean, min(low, mean), max(high, mean)
-
-
-def fit(evidences: Sequence[Evidence], priors: Priors, answers: bool = True) -> Priors:
-    """Fit priors to a corpus: EM for weights, hazard shape and rates, a line search for the rest.
-
-    EM ends where a round gains less than 0.002 nats a solution. Of a large corpus evenly
-    spaced solutions stand for the rest.
-    """
-    spaced = np.linspace(0, len(evidences), min(len(evidences), MOST_FITTED), endpoint=False)
-    chosen = [evidences[int(i)] for i in spaced]
-
-    def score(tried: Priors) -> float:
-        return _log_evidence(chosen, tried, answers)
-
-    before = -np.inf
-    for _ in range(ROUNDS):
-        found = score(priors)
-        if found - before < 0.002 * len(chosen):
-            break
-        before, priors = found, _maximise(chosen, priors, answers)
-    priors = max((replace(priors, kappa=kappa) for kappa in KAPPAS), key=score)
-    priors = max((replace(priors, spread=spread) for spread in SPREADS), key=score)
-    return _maximise(chosen, priors, answers)
-
-
-def _log_evidence(evidences: Sequence[Evidence], priors: Priors, answers: bool) -> float:
-    grids: dict[int, Grid] = {}
-    total = 0.0
-    for seen in evidences:
-        found = Posterior(_grid(grids, priors, seen.steps), seen, answers)
-        _ = found.joint
-        total += found.log_evidence
-    return total
-
-
-def _grid(grids: dict[int, Grid], priors: Priors, steps: int) -> Grid:
-    if steps not in grids:
-        grids[steps] = Grid(priors, steps)
-    return grids[steps]
-
-
-def _covered(steps: int) -> Array:
-    """Share of the whole solution that each step has in each bin, [T, BINS]."""
-    low, high = np.arange(steps)[:, None] / steps, np.arange(1, steps + 1)[:, None] / steps
-    edges = np.linspace(0, 1, BINS + 1)
-    return np.asarray(np.maximum(np.minimum(high, edges[1:]) - np.maximum(low, edges[:-1]), 0))
-
-
-def _maximise(evidences: Sequence[Evidence], priors: Priors, answers: bool) -> Priors:
-    """One round of EM, smoothed by a few pseudo-solutions that follow the priors as they are."""
-    grids: dict[int, Grid] = {}
-    strength = 4.0
-    lam = strength * np.array(priors.lambdas)
-    rec = strength * np.array(priors.recoveries)
-    mistakes, exposure = np.full(BINS, strength / BINS), np.full(BINS, strength / BINS)
-    # Wrong rollouts that met the own answer, and that could have: by accident, after the last mistake.
-    met = strength * np.array([priors.chance_repeat, priors.repeat])
-    could = np.full(2, strength)
-    for seen in evidences:
-        grid = _grid(grids, priors, seen.steps)
-        found = Posterior(grid, seen, answers)
-        joint = found.joint
-        g = joint.sum(axis=(1, 2)).reshape(len(LAMBDAS), len(RECOVERIES))
-        lam += g.sum(1)
-        rec += g.sum(0)
-        first = found.first
-        rate = float((joint.sum(axis=(1, 2)) * grid.lam[:, 0]).sum())
-        alive = np.concatenate([[1.0], 1 - np.cumsum(first[:-1])[:-1]])
-        covered = _covered(seen.steps)
-        likely = covered * np.array(priors.shape)
-        mistakes += first[:-1] @ (likely / likely.sum(1, keepdims=True))
-        exposure += (alive * rate) @ covered
-        if not found.answers:
-            continue
-        states = found.states()
-        for t in np.flatnonzero(seen.counts.sum(1)):
-            weight, counts = states[:, :, t], seen.counts[t]
-            free = grid.free[:, t]
-            wrongs = counts[1:].sum()
-            sound, between, after = weight.sum(axis=1)
-            own = priors.repeat * free
-            meant = own / (own + (1 - own) * priors.chance_repeat)
-            meant_after = float((weight[2] * meant).sum())
-            met += [
-                (sound + between + after - meant_after) * counts[SAME],
-                meant_after * counts[SAME],
-            ]
-            by_chance = sound + between + float((weight[2] * (1 - own)).sum())
-            could += [by_chance * wrongs, float((weight[2] * free).sum()) * wrongs]
-    shape = mistakes / exposure
-    return replace(
-        priors,
-        lambdas=_weights(lam),
-        recoveries=_weights(rec),
-        shape=tuple(float(s) for s in shape / shape.mean()),
-        chance_repeat=float(np.clip(met[0] / could[0], 0.002, 0.9)),
-        repeat=float(np.clip(met[1] / could[1], 0.02, 0.98)),
-    )

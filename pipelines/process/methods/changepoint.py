@@ -14,18 +14,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pipelines.process.config import ChangepointConfig, ProcessConfig
+from pipelines.process.fitting import fit
 from pipelines.process.methods.asking import Log
-from pipelines.process.posterior import (
-    OTHER,
-    RIGHT,
-    SAME,
-    Array,
-    Evidence,
-    Grid,
-    Posterior,
-    Priors,
-    fit,
-)
+from pipelines.process.posterior import OTHER, RIGHT, SAME, Array, Evidence, Grid, Posterior, Priors
 from pipelines.process.search import (
     Ask,
     BudgetSpent,
@@ -58,7 +49,7 @@ class Changepoint:
         self.priors = priors or Priors.about(
             start.solve_rate, start.recovery, start.repeat, start.chance_repeat
         )
-        self._grids: dict[int, Grid] = {}
+        self._grids: dict[tuple[int, int], Grid] = {}
 
     def pilot(self, questions: Sequence[Question]) -> int:
         """How many of the questions, from the first, are searched before the priors are fitted."""
@@ -89,13 +80,14 @@ class Changepoint:
     def relabel(self, question: Question, found: Found) -> Found:
         """The same rollouts under the present priors."""
         evidence = self._evidence(question, found.solution)
-        posterior = Posterior(self._grid(evidence.steps), evidence, self.own.answers)
+        posterior = Posterior(self._grid(evidence), evidence, self.own.answers)
         return self._found(question, found.solution, posterior, found.stopped, found.asked)
 
-    def _grid(self, steps: int) -> Grid:
-        if steps not in self._grids:
-            self._grids[steps] = Grid(self.priors, steps)
-        return self._grids[steps]
+    def _grid(self, seen: Evidence) -> Grid:
+        key = (seen.steps, seen.ahead)
+        if key not in self._grids:
+            self._grids[key] = Grid(self.priors, *key)
+        return self._grids[key]
 
     def _evidence(self, question: Question, solution: Solution) -> Evidence:
         own = solution.final_right
@@ -109,13 +101,18 @@ class Changepoint:
             right = question.responses.right - (own is True)
             counted = question.responses.counted - (own is not None)
         counts = _all_counts(question, solution)
-        return Evidence(solution.steps, own, right, counted, counts)
+        ahead = 0
+        if not solution.ended:
+            step = solution.tokens / solution.steps
+            mean = question.responses.tokens / max(1, question.responses.n)
+            ahead = max(1, round((mean - solution.tokens) / max(1.0, step)))
+        return Evidence(solution.steps, own, right, counted, counts, ahead)
 
     def _label(self, question: Question, solution: Solution) -> Solo:
         """Where the posterior stops changing is for the posterior to say: no other stopping rule."""
         log, book, own = Log(), question.book, self.own
         evidence = self._evidence(question, solution)
-        posterior = Posterior(self._grid(solution.steps), evidence, own.answers)
+        posterior = Posterior(self._grid(evidence), evidence, own.answers)
         # A solution that was cut off goes on for at least another step.
         step = max(1.0, solution.tokens / solution.steps)
         costs = np.array([max(step, solution.tokens_after(t)) for t in range(solution.last + 1)])

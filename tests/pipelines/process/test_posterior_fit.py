@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.process_labels.chain import Cell
 from benchmarks.process_labels.driving import World
+from pipelines.process.fitting import _log_evidence, _maximise, fit
 from pipelines.process.posterior import (
     LAMBDAS,
     OTHER,
@@ -21,9 +22,6 @@ from pipelines.process.posterior import (
     Grid,
     Posterior,
     Priors,
-    _log_evidence,
-    _maximise,
-    fit,
 )
 from tests.pipelines.process.plain_posterior import (
     WIDE,
