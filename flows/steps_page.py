@@ -35,6 +35,7 @@ _AT_ONCE = 8
 STOPPED = {
     "complete": "everything that the method set out to ask was asked",
     "confident": "one first error, or none, had become probable enough",
+    "refitted": "it was confident, and is less so under the priors that were fitted at the end",
     "uninformative": "the best next rollout would have told too little for its tokens",
     "cap": "the most rollouts that one solution may take were drawn",
     "budget": "the token budget was spent",

@@ -112,7 +112,7 @@ class Words:
         own = self.pool.drawn[text(question.prompt), prefix]
         outcomes = [own[number].outcome for number in range(self.rollouts)]
         right, wrong = outcomes.count("right"), outcomes.count("wrong")
-        return right / (right + wrong)
+        return right / max(1, right + wrong)
 
     def is_sound(self, question: Question, prefix: str) -> bool:
         """Whether the checker finds no error in a prefix."""
@@ -221,13 +221,15 @@ async def _answered(pool: Pool, prompts: Sequence[Prompt]) -> list[Question]:
 
 def fill(pool: Pool, asked: Sequence[Question], rollouts: int) -> None:
     """Draw the pool of every prefix of the given solutions."""
-    pool.supply(
-        (question, solution.prefix(position), number)
-        for question in asked
-        for solution in question.solutions
-        for position in range(solution.last + 1)
-        for number in range(rollouts)
-    )
+    for done, question in enumerate(asked, 1):
+        pool.supply(
+            (question, solution.prefix(position), number)
+            for solution in question.solutions
+            for position in range(solution.last + 1)
+            for number in range(rollouts)
+        )
+        if done % 10 == 0:
+            say(f"pool: {done}/{len(asked)} questions")
 
 
 def rows(world: Words, asked: Sequence[Question]) -> dict[str, np.ndarray]:

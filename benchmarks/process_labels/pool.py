@@ -36,7 +36,7 @@ SAMPLING = SamplingConfig(max_tokens=96)
 """The bundled plan's."""
 SEED = 3001
 """Seed of the rollouts."""
-AT_ONCE = 8192
+AT_ONCE = 4096
 """Rollouts that are written together, and a 128th of it as many prefixes: memory."""
 
 Wanted = tuple[Question, Prefix, int]

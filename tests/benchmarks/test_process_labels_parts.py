@@ -159,7 +159,8 @@ def test_a_labelling_run_that_is_killed_ends_in_the_same_bytes(
     assert outcome.kills + outcome.kills_missed == 2
     assert outcome.varied == varying
     labels = crash.stopped(tmp_path / "x" / "killed")
-    assert set(labels) <= {"budget", "confident", "cap"} and labels["budget"]
+    known = {"budget", "confident", "cap", "uninformative", "refitted"}
+    assert set(labels) <= known and labels["budget"]
 
 
 # --- real text -----------------------------------------------------------------------------------

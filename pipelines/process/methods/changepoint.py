@@ -10,6 +10,7 @@ probabilities: a step is labelled where it is sound or unsound with that confide
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -81,7 +82,10 @@ class Changepoint:
         """The same rollouts under the present priors."""
         evidence = self._evidence(question, found.solution)
         posterior = Posterior(self._grid(evidence), evidence, self.own.answers)
-        return self._found(question, found.solution, posterior, found.stopped, found.asked)
+        again = self._found(question, found.solution, posterior, found.stopped, found.asked)
+        if found.stopped == "confident" and not again.resolved:
+            return replace(again, stopped="refitted")
+        return again
 
     def _grid(self, seen: Evidence) -> Grid:
         key = (seen.steps, seen.ahead)

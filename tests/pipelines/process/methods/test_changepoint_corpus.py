@@ -91,7 +91,8 @@ def test_a_fit_changes_labels_by_the_priors_alone() -> None:
     for question, finding in done:
         for found in finding.found:
             anew = chosen.relabel(question, found)
-            assert (anew.asked, anew.stopped) == (found.asked, found.stopped)
+            assert anew.asked == found.asked
+            assert anew.stopped in (found.stopped, "refitted")
             for step, was in zip(anew.steps, found.steps, strict=True):
                 assert step.n >= was.n  # the other solution may have asked for more since
     fixed = method(fit=False, priors=PriorsConfig(recovery=0.3))
