@@ -34,7 +34,7 @@ from schemas.records import (
 )
 from schemas.table import adapt
 
-TRAIN_VERSION = 1
+TRAIN_VERSION = 2
 EVALUATE_VERSION = 1
 
 
