@@ -117,7 +117,8 @@ def test_a_text_says_all_that_the_policy_knows(cell: Cell, seed: int, index: int
     asked = Message(role="user", content=chain.text)
     prompt = World(cell)._question(chain, 8, 8).prompt
     assert prompt.messages == (asked,)
-    assert asyncio.run(grade(prompt, drawn.text, False)) == (drawn.outcome, drawn.answer)
+    graded = asyncio.run(grade(prompt, drawn.text, False))
+    assert (graded.outcome, graded.answer) == (drawn.outcome, drawn.answer)
 
 
 @pytest.mark.parametrize("monotone", [True, False])

@@ -243,7 +243,8 @@ def spent_with(share: float, budget: int, method: str = "monte_carlo", count: in
         **settings(method, k=64, stop_at=0),
     )
     checked(done, responses)
-    assert {row.stopped for row in done.labels} <= {"budget", "complete", "confident", "cap"}
+    ends = {"budget", "complete", "confident", "cap", "refitted"}
+    assert {row.stopped for row in done.labels} <= ends
     return sum(r.completion_tokens for r in done.rollouts)
 
 
