@@ -10,11 +10,12 @@ from collections import Counter
 from typing import Any, Literal
 
 from flows.runner import Run, Step, ask, check_failures, digests, stage, units, whole
-from pipelines import generate, ingest, judge, pairs, verify
+from pipelines import generate, ingest, pairs, verify
 from pipelines.config import Advance, Config
 from pipelines.consistency import decide
 from pipelines.emit import emit
 from pipelines.emit.card import PlanFacts
+from pipelines.judge import derived
 from pipelines.process import label
 from pipelines.store import Draft, Output, Published
 from schemas.errors import UserError
@@ -273,15 +274,15 @@ def _judge(
     config = run.plan.judge
     step = Step(
         "judge",
-        judge.NAME,
-        judge.VERSION,
+        derived.NAME,
+        derived.VERSION,
         settings(config),
         digests(pairs=paired, responses=responses, verdicts=verdicts, labels=labels),
     )
 
     def work(unit: int, advance: Advance) -> tuple[Output, dict[str, Any]]:
         compared = paired.shard("pairs", unit)
-        votes = judge.judge(
+        votes = derived.judge(
             compared,
             responses.shard("responses", unit),
             verdicts.shard("votes", unit),

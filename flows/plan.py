@@ -23,7 +23,7 @@ from pipelines.engines.vllm import VLLMConfig
 from pipelines.evaluation.evaluate import EvaluateConfig
 from pipelines.generate import GenerateConfig
 from pipelines.ingest import Config as IngestConfig
-from pipelines.judge import JudgeConfig
+from pipelines.judge.config import JudgeConfig
 from pipelines.pairs import PairsConfig
 from pipelines.process.config import ProcessConfig
 from pipelines.training.config import RewardConfig, StepsConfig

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from schemas.curation import Belief as Belief
+from schemas.curation import Decision as Decision
+from schemas.curation import ErrorBound as ErrorBound
+from schemas.curation import ReviewItem as ReviewItem
+from schemas.judging import Criterion as Criterion
+from schemas.judging import JudgeCard as JudgeCard
+from schemas.judging import Rubric as Rubric
+from schemas.judging import RubricValue as RubricValue
+from schemas.judging import Vote as Vote
 from schemas.process import Asked as Asked
 from schemas.process import Count as Count
 from schemas.process import Probability as Probability
@@ -32,6 +41,15 @@ class Constraint(Part):
     """The check's argument: a number, a text or a regular expression; none for `json`, `lowercase`."""
 
 
+class Instruction(Part):
+    """A verifiable instruction of a prompt (IFEval, Zhou et al. 2023)."""
+
+    id: str
+    """Kind, such as `length_constraints:number_words`."""
+    arguments: str = "{}"
+    """The kind's arguments as canonical JSON."""
+
+
 class Prompt(Record):
     """What is asked, and what is known of the right answer."""
 
@@ -45,6 +63,8 @@ class Prompt(Record):
     """How a final answer is compared with the reference; none: it is not."""
     constraints: tuple[Constraint, ...] = ()
     """Requirements that code checks."""
+    instructions: tuple[Instruction, ...] = ()
+    """Verifiable instructions of the IFEval kinds, which code checks, strictly and loosely."""
     source: str
     """Where the row came from: a dataset's name or a file's."""
     source_id: str | None = None
@@ -91,84 +111,6 @@ class Pair(Record):
     """What gave that label, such as `verifier`."""
 
 
-class Criterion(Record):
-    """One requirement of a rubric."""
-
-    kind: Literal["hard_rule", "principle", "nugget", "pitfall"]
-    """Hard rules gate; principles are weighed; nuggets are facts to be present; pitfalls count against."""
-    text: str
-    """The requirement."""
-    weight: float = 1.0
-    """Weight in the rubric's score."""
-    category: str | None = None
-    """Group of criteria it belongs to."""
-    verifier: str | None = None
-    """Name of the code check, for hard rules that code can check."""
-    evidence: str | None = None
-    """Span of the text that it was drawn from."""
-
-
-class Rubric(Record):
-    """Criteria to judge a prompt's responses by."""
-
-    prompt_id: str | None = None
-    """The prompt it is for; none: for any prompt."""
-    criteria: tuple[str, ...]
-    """Criterion ids."""
-    method: str
-    """How it was made."""
-    pairs: tuple[str, ...] = ()
-    """Ids of the pairs it was made from."""
-
-
-class Vote(Record):
-    """One judge's value on one unit."""
-
-    unhashed: ClassVar[frozenset[str]] = frozenset({"seconds", "cost"})
-
-    unit: str
-    """Id of what is judged."""
-    unit_kind: Literal["response", "pair", "criterion", "step"]
-    """What kind of thing it is."""
-    judge: str
-    """Judge's name, unique in a run."""
-    judge_kind: Literal["reward_model", "llm", "rubric", "code", "human"]
-    """What kind of judge."""
-    order: Literal["ab", "ba"] | None = None
-    """Order in which a pair was shown; none where order means nothing."""
-    value: float | None
-    """The judge's value; for a pair above 0 means a is better; none: it could not judge (see reason)."""
-    criterion: str | None = None
-    """Criterion id, for rubric votes."""
-    step: int | None = None
-    """Step index, for step votes."""
-    reason: str = ""
-    """Why, in a stable code or in the judge's words."""
-    seconds: float | None = None
-    """Seconds a person took; machines leave it empty (Parquet holds no clock times of ours)."""
-    cost: float | None = None
-    """Money paid for it."""
-
-
-class Decision(Record):
-    """What was decided about a pair, and how sure we are."""
-
-    pair_id: str
-    """The pair."""
-    action: Literal["keep", "flip", "soften", "drop", "route"]
-    """`keep` the label, `flip` it, keep it `soften`ed, `drop` the pair, or `route` it to people."""
-    probability: Probability
-    """Probability that the label after the action is right."""
-    target: Probability
-    """Training target: probability that response a is better."""
-    margin: float
-    """Mean oriented vote in [-1, 1]: how strongly the judges side with the label."""
-    reason: str
-    """Stable reason code."""
-    rule: str
-    """Rule and version that decided."""
-
-
 class JudgeVote(Part):
     """A judge's oriented vote as carried in an emitted row."""
 
@@ -197,6 +139,8 @@ class Preference(Record):
     """What gave the pair's first label."""
     rule: str
     """Rule that decided."""
+    accepted: bool | None = None
+    """Whether it lies within the bound that the dataset's card states; none: no bound was asked for."""
     pair_id: str
     """The pair."""
     prompt_id: str
@@ -319,11 +263,16 @@ ALL: tuple[type[Record], ...] = (
     Criterion,
     Rubric,
     Vote,
+    JudgeCard,
+    RubricValue,
     Trajectory,
     Rollout,
     StepLabels,
     StepPair,
+    Belief,
     Decision,
+    ErrorBound,
+    ReviewItem,
     Preference,
     StepExample,
     Reject,

@@ -35,7 +35,7 @@ from benchmarks.process_labels.metrics import READINGS, Bootstrap, Interval, Str
 
 OURS = "changepoint"
 FALSE = f"{OURS}, false priors"
-QUESTIONS = 30
+QUESTIONS = 15
 QUICK_QUESTIONS = 6
 GOAL = 0.95
 """Step accuracy that a rival is to reach at q = .15."""

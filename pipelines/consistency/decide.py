@@ -110,6 +110,7 @@ def decide(pairs: pa.Table, votes: pa.Table, config: DecideConfig) -> pa.Table:
             margin=pl.when(flipped).then(-pl.col("margin")).otherwise("margin"),
             reason="reason",
             rule=pl.lit(RULE),
+            accepted=pl.lit(None, pl.Boolean),
         )
         .collect()
     )

@@ -212,7 +212,7 @@ def _preference(part: pl.DataFrame, frames: Frames) -> pl.DataFrame:
 
 
 _CARRIED = (
-    *("probability", "margin", "votes", "label_source", "rule"),
+    *("probability", "margin", "votes", "label_source", "rule", "accepted"),
     *("pair_id", "prompt_id", "chosen_id", "rejected_id"),
 )
 

@@ -110,7 +110,16 @@ def pair_ledger(frames: Frames, min_probability: float) -> pl.DataFrame:
         .join(stopped, on="pair_id", how="left")
         .with_columns(a_first=favours_a, probability=pl.max_horizontal(target, 1.0 - target))
         .select(
-            *("pair_id", "prompt_id", "prompt_row", "label_source", "action", "reason", "rule"),
+            *(
+                "pair_id",
+                "prompt_id",
+                "prompt_row",
+                "label_source",
+                "action",
+                "reason",
+                "rule",
+                "accepted",
+            ),
             *("probability", "margin", "a_first"),
             chosen_row=pl.when(first).then(a).otherwise(b),
             rejected_row=pl.when(first).then(b).otherwise(a),

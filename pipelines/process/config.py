@@ -81,7 +81,7 @@ class ChangepointConfig(Config):
     min_gain: Annotated[float, Field(ge=0)] = 0.05
     """Stop where the best next rollout is expected to tell less than this about the steps' labels, in
     nats per 1,000 tokens."""
-    wave: Annotated[int, Field(ge=1, le=64)] = 2
+    wave: Annotated[int, Field(ge=1, le=64)] = 4
     """Rollouts asked for at once for a solution."""
     max_rollouts: Annotated[int, Field(ge=1)] = 256
     """Most rollouts for a solution; it is left unresolved there."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ RECOVERIES: Array = np.array([0.0, 0.02, 0.05, 0.1, 0.17, 0.3, 0.5])
 BINS = 8
 """Bins of relative position in which the hazard's shape is fitted."""
 RIGHT, SAME, OTHER = 0, 1, 2
+TAIL_SHARES = (0.5, 0.25, 0.75, 0.0, 1.0)
+"""Shares of what an interval leaves out that may lie below it; the first wins a tie."""
 _TINY = 1e-300
 
 
@@ -276,7 +278,11 @@ class Posterior:
         return found
 
     def value(self, t: int, coverage: float = 0.9) -> tuple[float, float, float]:
-        """Mean of the value at position t and an equal-tailed interval of its posterior."""
+        """Mean of the value at position t and the shortest interval of its posterior, to 1/512.
+
+        Shortest over five ways to share what is left out between both ends: where much of the mass
+        is at 0 exactly, nothing is left out below, and an equal-tailed interval would cover too much.
+        """
         weight = self.states()[:, :, t].ravel()
         right = self.outcomes[RIGHT, :, :, t]
         kappa, counts = self.grid.priors.kappa, self.evidence.counts[t]
@@ -291,9 +297,14 @@ class Posterior:
         def below(share: float) -> float:
             return float(np.where(atom, 1.0, betainc(a, b, share)) @ weight)
 
-        tail = (1 - coverage) / 2
-        low, high = (
-            bisect_left(range(512), mass, key=lambda i: below(i / 512)) / 512
-            for mass in (tail, 1 - tail)
+        @cache
+        def quantile(mass: float) -> float:
+            return bisect_left(range(512), mass, key=lambda i: below(i / 512)) / 512
+
+        out = 1 - coverage
+        tails = [out * share for share in TAIL_SHARES]
+        low, high = min(
+            ((quantile(tail) if tail else 0.0, quantile(tail + coverage)) for tail in tails),
+            key=lambda ends: ends[1] - ends[0],
         )
         return mean, min(low, mean), max(high, mean)

@@ -13,10 +13,11 @@ import pytest
 from flows import engines
 from flows.plan import load
 from flows.session import Summary
-from pipelines import generate, ingest, judge, pairs, verify
+from pipelines import generate, ingest, pairs, verify
 from pipelines.consistency import decide
 from pipelines.emit import emit
 from pipelines.journal import Journal
+from pipelines.judge import derived as judge
 from pipelines.process import label
 from pipelines.store import Store
 from tests.flows.plans import (

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from pydantic import ValidationError
 
-from pipelines.judge import JudgeConfig, judge
+from pipelines.judge.derived import JudgeConfig, judge
 from schemas.records import Pair, Response, StepLabels, Vote
 from schemas.table import validate
 from tests.pipelines.rows import response, step_labels, verdict
