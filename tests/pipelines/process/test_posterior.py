@@ -290,9 +290,15 @@ def test_the_value_and_its_interval_are_those_of_the_mixture(
 
         value, low, high = found.value(t)
         assert value == pytest.approx(float(weight @ (a / (a + b))), abs=1e-9)
-        for end, tail in ((low, 0.05), (high, 0.95)):
-            exact = 0.0 if below(0.0) >= tail else brentq(lambda x, q=tail: below(x) - q, 0, 1)
-            assert end == pytest.approx(exact, abs=1 / 512 + 1e-3)
+        exact = []
+        for tail in (0.05, 0.025, 0.075, 0.0, 0.1):
+            ends = [
+                0.0 if below(0.0) >= mass else brentq(lambda x, q=mass: below(x) - q, 0, 1)
+                for mass in (tail, min(tail + 0.9, 1 - 1e-9))
+            ]
+            exact.append(ends[1] - ends[0])
+        assert high - low == pytest.approx(min(exact), abs=2 / 512 + 1e-3)
+        assert below(high) - (below(low) if low else 0.0) >= 0.9 - 0.02
 
 
 def test_a_wider_interval_holds_more() -> None:

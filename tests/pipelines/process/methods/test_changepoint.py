@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.process_labels import ours
 from benchmarks.process_labels.chain import Cell
 from benchmarks.process_labels.driving import World, drive, fresh, solution
 from pipelines.process.config import ChangepointConfig, ProcessConfig
@@ -114,8 +115,9 @@ def test_probabilities_are_those_of_one_first_error() -> None:
 def test_values_come_near_the_true_ones() -> None:
     world = World(replace(CELL, q=0.15))
     errors, covered = [], []
-    for question in world.questions(15, wrong=1):
-        _, found = one(world, question)
+    labelled, _ = ours.run(world, world.questions(40, wrong=1), ours.config())
+    for question, finding in labelled:
+        (found,) = finding.found
         for t, step in enumerate(found.steps[:-1], 1):
             if step.value is not None and step.low is not None and step.high is not None:
                 true = world.value(question, found.solution.prefix(t).text)
@@ -123,7 +125,7 @@ def test_values_come_near_the_true_ones() -> None:
                 covered.append(step.low <= true <= step.high)
     assert len(errors) > 30
     assert np.mean(errors) < 0.1
-    assert np.mean(covered) > 0.8
+    assert 0.84 < np.mean(covered) < 0.98
 
 
 # --- where it asks, and when it stops ------------------------------------------------------------
