@@ -1,0 +1,1 @@
+"""Verifiable instructions (IFEval): checked by code, strictly and loosely."""
