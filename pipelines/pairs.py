@@ -1,7 +1,8 @@
 """Choose which responses to one prompt are compared.
 
 Right against wrong where the verifier found both; otherwise best against worst by the mean value of
-the response's steps. Choice and order are by hash, so they depend on nothing but content and seed.
+the response's steps; otherwise, where the plan wants it, any two, without a label. Choice and order
+are by hash, so they depend on nothing but content and seed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from schemas.records import Pair, Reject
 from schemas.table import with_ids
 
 NAME = "pairs"
-VERSION = 1
+VERSION = 2
 
 
 class PairsConfig(Config):
@@ -30,6 +31,8 @@ class PairsConfig(Config):
     """Also pair best against worst by step values where the verifier gives no contrast."""
     min_gap: Annotated[float, Field(ge=0, le=1)] = 0.2
     """Least difference of mean step value between best and worst."""
+    unlabelled: bool = False
+    """Also pair responses of which nothing yet says which is better: the judges decide."""
 
 
 def pair_up(
@@ -92,6 +95,8 @@ def pair_up(
             .filter((pl.col("gap") >= config.min_gap) & (pl.col("gap") > 0))
             .select("prompt_id", "better", "worse", label_source=pl.lit("step_values"))
         )
+    if config.unlabelled:
+        found.append(_any_two(candidates, pl.concat(found), config.per_prompt))
     chosen = (
         pl.concat(found)
         .with_columns(pair_key=_hashes(["better", "worse"], seed))
@@ -106,12 +111,42 @@ def pair_up(
             "prompt_id",
             response_a=pl.when("first").then("better").otherwise("worse"),
             response_b=pl.when("first").then("worse").otherwise("better"),
-            label=pl.when("first").then(pl.lit("a")).otherwise(pl.lit("b")),
+            label=pl.when(pl.col("label_source").is_null())
+            .then(pl.lit(None, pl.String))
+            .when("first")
+            .then(pl.lit("a"))
+            .otherwise(pl.lit("b")),
             label_source="label_source",
         )
         .collect()
     )
     return with_ids(Pair, _arrow(chosen)), _unpaired(order, candidates, chosen.lazy())
+
+
+def _any_two(candidates: pl.LazyFrame, paired: pl.LazyFrame, most: int) -> pl.LazyFrame:
+    """Pairs of prompts that have none yet: in hash order two by two, then other neighbours, and on."""
+    rest = candidates.join(paired.select("prompt_id").unique(), on="prompt_id", how="anti")
+    ranked = rest.sort("prompt_id", "rank_key").select(
+        "prompt_id", "response", rank=pl.col("response").cum_count().over("prompt_id") - 1
+    )
+    # m pairs need at most 2 m responses.
+    ranked = ranked.filter(pl.col("rank") < 2 * most)
+    both = ranked.join(ranked, on="prompt_id", suffix="_w").filter(
+        pl.col("rank") < pl.col("rank_w")
+    )
+    apart = pl.col("rank_w") - pl.col("rank")
+    disjoint = (apart == 1) & (pl.col("rank") % 2 == 0)
+    return (
+        both.sort("prompt_id", ~disjoint, apart, "rank")
+        .group_by("prompt_id", maintain_order=True)
+        .head(most)
+        .select(
+            "prompt_id",
+            better="response",
+            worse="response_w",
+            label_source=pl.lit(None, pl.String),
+        )
+    )
 
 
 def _unpaired(order: pl.LazyFrame, candidates: pl.LazyFrame, chosen: pl.LazyFrame) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Process labels, `--part chain|bundled|utilisation|crash|real`: step labels against the truth.
+"""Process labels, `--part chain|bundled|utilisation|crash|real|prm`: step labels against the truth.
 
 `chain` (the default) is the grid of a scripted policy: grid.py. Each part's module says what its
 figures are.
@@ -21,6 +21,7 @@ PARTS = {
     "utilisation": "utilisation",
     "crash": "crash",
     "real": "real",
+    "prm": "prm",
 }
 """The module of each part; its `measure(chosen, seeds)` gives figures, intervals and tables."""
 

@@ -73,7 +73,7 @@ WHOLE: dict[str, Any] = {
         **{"budget_tokens": 10_000, "question_tokens": 1000},
         "filter": {"rollouts": 16, "above": 0.1, "below": 0.9},
     },
-    "pairs": {"per_prompt": 2, "best_worst": False, "min_gap": 0.1},
+    "pairs": {"per_prompt": 2, "best_worst": False, "min_gap": 0.1, "unlabelled": True},
     "judge": {"judges": ["verifier", "step_values"]},
     "decide": {"keep_margin": 0.2, "flip_margin": 0.4, "min_votes": 1, "route": False},
     "emit": {

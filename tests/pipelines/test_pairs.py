@@ -207,3 +207,29 @@ def test_chunked_tables_give_what_whole_ones_give() -> None:
     arguments = Vote.to_table(votes), None, PairsConfig(), 0
     whole = pair_up(Prompt.to_table(prompts), table, *arguments)
     assert pair_up(Prompt.to_table(prompts), chunked, *arguments) == whole
+
+
+def test_what_nothing_tells_apart_is_paired_without_a_label_where_that_is_wanted() -> None:
+    asked, answers, votes = verified("q", None, None, None, None, None)
+    checked, its_answers, its_votes = verified("other", 1.0, 0.0, 0.0)
+    every = [asked, checked], [*answers, *its_answers], [*votes, *its_votes]
+    pairs, rejects = pairs_of(*every, per_prompt=4, unlabelled=True)
+    own = [pair for pair in pairs if pair.prompt_id == asked.id]
+    assert [(p.label, p.label_source) for p in own] == [(None, None)] * 4
+    met = [{p.response_a, p.response_b} for p in own]
+    assert len({frozenset(m) for m in met}) == 4 and all(len(m) == 2 for m in met)
+    # Two pairs share no response, as far as five go.
+    assert any(not (a & b) for a in met for b in met)
+    # Where the verifier found a contrast, that is what is compared.
+    assert {p.label_source for p in pairs if p.prompt_id == checked.id} == {"verifier"}
+    assert rejects == []
+    assert len(pairs_of(*every, per_prompt=2)[1]) == 1
+
+
+def test_two_pairs_of_four_unlabelled_responses_are_disjoint() -> None:
+    asked, answers, votes = verified("q", None, None, None, None)
+    pairs, _ = pairs_of([asked], answers, votes, per_prompt=2, unlabelled=True)
+    assert sorted([*(p.response_a for p in pairs), *(p.response_b for p in pairs)]) == sorted(
+        r.id for r in answers
+    )
+    assert len(pairs_of([asked], answers, votes, per_prompt=99, unlabelled=True)[0]) == 6
