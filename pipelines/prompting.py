@@ -7,6 +7,13 @@ tags whose code is a hash of all fillings and is in none of them, so no text can
     <steps-9f86d081884c7d65>
     ...
     </steps-9f86d081884c7d65>
+
+What stands between the lines `{{#name}}` and `{{/name}}` is a section: it holds the slot `{{name}}`
+and the words about it, and is left out where `name` has no value.
+
+The special tokens of chat models (`<|im_end|>`, `[INST]`, `<s>` and the like) are broken by a
+zero-width joiner after their first character: they read the same and no tokenizer takes them for
+what they say, so no text can end its turn either.
 """
 
 from __future__ import annotations
@@ -20,12 +27,28 @@ from pathlib import Path
 from schemas.record import digest as hashed
 from schemas.records import Message
 
-FORMAT = 1
+FORMAT = 2
 """Version of how a template is filled: part of every template's digest."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _PARTS = re.compile(r"\s*# system\n(?P<system>.*?)\n# user\n(?P<user>.*)", re.DOTALL)
 _SLOT = re.compile(r"^\{\{([a-z][a-z0-9_]*)\}\}$", re.MULTILINE)
+_SECTION = re.compile(
+    r"^\{\{#(?P<name>[a-z][a-z0-9_]*)\}\}\n(?P<text>.*?)^\{\{/(?P=name)\}\}\n\s*",
+    re.MULTILINE | re.DOTALL,
+)
+# First characters of special tokens: <|im_end|> and <｜User｜>; <s>, </s>, <bos>, <think> ...;
+# <start_of_turn>, <tool_call>; <<SYS>>; [INST], [/TOOL_RESULTS], [UNUSED_TOKEN_1]. No part of the
+# pattern can match a text in two ways: it takes linear time.
+_SPECIAL = re.compile(
+    r"<(?=[|｜])"
+    r"|<(?=/?(?:s|bos|eos|bot|eot|pad|unk|mask|cls|sep|sop|eop|think|image|audio|video|unused\d+)>)"
+    r"|<(?=/?[A-Za-z]+(?:[_▁][A-Za-z0-9]+)+>)"
+    r"|<(?=</?SYS>>)"
+    r"|\[(?=/?[A-Z][A-Z0-9_]{2,}\])"
+    r"|\[(?=(?:gMASK|sMASK|unused\d+)\])"
+)
+_JOINER = "\u200d"
 
 
 @dataclass(frozen=True)
@@ -36,19 +59,23 @@ class Template:
     system: str
     user: str
     slots: frozenset[str]
+    optional: frozenset[str]
+    """The slots that need no value: those of sections."""
     digest: str
 
     def fill(self, values: Mapping[str, str]) -> tuple[Message, ...]:
-        """The system and the user message; every value stands in a block of its own, as it is.
+        """The system and the user message; every value stands in a block of its own, as it reads.
 
         Raises ValueError where a slot has no value or a value no slot.
         """
-        if wrong := self.slots ^ values.keys():
+        if wrong := (self.slots ^ values.keys()) - (self.optional - values.keys()):
             said = ", ".join(sorted(wrong))
             raise ValueError(f"template {self.name}: slots and values differ in: {said}")
-        code = _code(self.digest, values)
+        shown = {name: unspecial(text) for name, text in values.items()}
+        code = _code(self.digest, shown)
+        asked = _asked(self.user, frozenset(shown))
         # A function, so that nothing in a value is read as a pattern's reference.
-        user = _SLOT.sub(lambda slot: _block(slot[1], values[slot[1]], code), self.user)
+        user = _SLOT.sub(lambda slot: _block(slot[1], shown[slot[1]], code), asked)
         return (Message(role="system", content=self.system), Message(role="user", content=user))
 
 
@@ -65,18 +92,46 @@ def parse(name: str, text: str) -> Template:
     match = _PARTS.fullmatch(text)
     if not match:
         raise ValueError(f"template {name}: has no line `# system` followed by a line `# user`")
-    system, user = match["system"].strip(), match["user"].strip()
-    if "{{" in system or "{{" in _SLOT.sub("", user):
+    system, user = match["system"].strip(), match["user"].strip() + "\n"
+    optional = set()
+    for section in _SECTION.finditer(user):
+        if _SLOT.findall(section["text"]) != [section["name"]] or section["name"] in optional:
+            raise ValueError(f"template {name}: section {section['name']} is to hold its slot alone")
+        optional.add(section["name"])
+    if "{{" in system or "{{" in _SLOT.sub("", _SECTION.sub(r"\g<text>", user)):
         raise ValueError(f"template {name}: a slot stands alone on a line of the user part")
     slots = frozenset(_SLOT.findall(user))
-    return Template(name, system, user, slots, hashed("template", FORMAT, name, text))
+    if twice := optional.intersection(_SLOT.findall(_SECTION.sub("", user))):
+        raise ValueError(f"template {name}: {', '.join(sorted(twice))} is also outside its section")
+    return Template(
+        name, system, user, slots, frozenset(optional), hashed("template", FORMAT, name, text)
+    )
 
 
 def numbered(kind: str, texts: Sequence[str]) -> str:
     """Texts as one value: each in a block of its own, `<kind-1-...>` and so on."""
-    values = {f"{kind}-{index}": text for index, text in enumerate(texts, start=1)}
-    code = _code(kind, values)
+    return tagged([(kind, text) for text in texts])
+
+
+def tagged(parts: Sequence[tuple[str, str]]) -> str:
+    """Texts of several kinds as one value: (kind, text) each, in blocks `<kind-1-...>` and so on."""
+    values = {
+        f"{kind}-{index}": unspecial(text) for index, (kind, text) in enumerate(parts, start=1)
+    }
+    code = _code("", values)
     return "\n".join(_block(name, text, code) for name, text in values.items())
+
+
+def unspecial(text: str) -> str:
+    """A text that reads the same and holds no special token of a chat model."""
+    return _SPECIAL.sub(rf"\g<0>{_JOINER}", text)
+
+
+@lru_cache(maxsize=64)
+def _asked(user: str, given: frozenset[str]) -> str:
+    """A user part with the sections that have a value, and without the others."""
+    kept = _SECTION.sub(lambda part: part["text"] if part["name"] in given else "", user)
+    return kept.strip()
 
 
 def _block(name: str, text: str, code: str) -> str:

@@ -166,9 +166,15 @@ class Posterior:
         self.likelihood = np.zeros((3, *grid.free.shape))  # [state, g, t]
         for t in np.flatnonzero(evidence.counts.sum(1)):
             self.update(int(t))
-        self._base = self._prior()
 
-    def _prior(self) -> Array:
+    def forget(self) -> None:
+        """Drop the large tables, some MiB for long solutions; they are made again when wanted."""
+        self.__dict__.pop("joint", None)
+        self.__dict__.pop("_base", None)
+
+    @cached_property
+    def _base(self) -> Array:
+        """The joint prior's logarithm, with the responses and the final answer taken in."""
         grid, seen = self.grid, self.evidence
         base: Array = grid.prior + grid.log_weight[:, None, None]
         p = np.clip(grid.outcomes[RIGHT, 0, :, 0], 1e-9, 1 - 1e-9)

@@ -139,6 +139,7 @@ class Changepoint:
             log.note(
                 t, n, f"most informative, P(first error) {posterior.first.max():.2f}", "policy"
             )
+            posterior.forget()  # hundreds of solutions wait at once
             try:
                 yield [Ask(prefixes[t], have + n)]
             except BudgetSpent:
