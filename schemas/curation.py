@@ -31,6 +31,23 @@ class Belief(Record):
     """People who voted on it."""
 
 
+class HumanLabel(Record):
+    """What people said of a pair, put together."""
+
+    pair_id: str
+    """The pair."""
+    value: float
+    """Mean of their votes, each in [-1, 1]: above 0, response a is better."""
+    people: Count
+    """How many voted."""
+    error: Probability
+    """Probability that the side they are on is the wrong one."""
+    purpose: Literal["value", "audit", "gold"]
+    """Why the pair was asked (see ReviewItem): only `audit` labels are a random sample."""
+    propensity: Probability
+    """Probability with which it was chosen."""
+
+
 class Decision(Record):
     """What was decided about a pair, and how sure we are."""
 

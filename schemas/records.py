@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from schemas.curation import Belief as Belief
 from schemas.curation import Decision as Decision
 from schemas.curation import ErrorBound as ErrorBound
+from schemas.curation import HumanLabel as HumanLabel
 from schemas.curation import ReviewItem as ReviewItem
 from schemas.judging import Criterion as Criterion
 from schemas.judging import JudgeCard as JudgeCard
@@ -270,6 +271,7 @@ ALL: tuple[type[Record], ...] = (
     StepLabels,
     StepPair,
     Belief,
+    HumanLabel,
     Decision,
     ErrorBound,
     ReviewItem,

@@ -1,0 +1,111 @@
+"""Human votes from files: which count, what they come to, and what is said of a bad row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.humans import HumansConfig, agreed, inputs_digest, pseudonym, read_votes
+from schemas.errors import UserError
+from schemas.records import Vote
+
+
+def write(folder: Path, *rows: dict[str, Any], name: str = "votes.jsonl") -> HumansConfig:
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return HumansConfig(paths=(str(folder / name),))
+
+
+def test_of_an_annotators_votes_on_a_pair_the_last_counts(tmp_path: Path) -> None:
+    config = write(
+        tmp_path,
+        {"pair_id": "p", "value": 1, "annotator": "ann", "seconds": 3.5},
+        {"pair_id": "p", "preference": "b", "annotator": "bo", "purpose": "audit"},
+        {"pair_id": "p", "preference": "b", "annotator": "ann"},
+        {"pair_id": "elsewhere", "value": 1, "annotator": "ann"},
+        {"pair_id": "q", "value": None, "annotator": "ann", "reason": "both are gibberish"},
+    )
+    votes, labels, rejects = read_votes(config, {"p", "q"})
+    assert rejects == []
+    assert {(v.unit, v.judge, v.value) for v in votes} == {
+        ("p", pseudonym("ann"), -1.0),
+        ("p", pseudonym("bo"), -1.0),
+        ("q", pseudonym("ann"), None),
+    }
+    assert {v.judge_kind for v in votes} == {"human"}
+    assert not any("ann" in v.judge for v in votes)
+    (label,) = labels
+    assert (label.pair_id, label.value, label.people, label.purpose) == ("p", -1.0, 2, "audit")
+    assert label.error == pytest.approx(0.05**2 / (0.05**2 + 0.95**2))
+    assert next(v.reason for v in votes if v.unit == "q") == "both are gibberish"
+
+
+def test_votes_of_a_parquet_file_are_taken_as_they_are(tmp_path: Path) -> None:
+    given = Vote(
+        unit="p", unit_kind="pair", judge="human-1", judge_kind="human", value=0.5, seconds=9.0
+    )
+    other = given.model_copy(update={"unit": "r", "unit_kind": "response"})
+    pq.write_table(Vote.to_table([given, other]), tmp_path / "votes.parquet")
+    config = HumansConfig(paths=(str(tmp_path / "votes.parquet"),), purpose="audit")
+    votes, labels, rejects = read_votes(config, {"p", "r"})
+    assert (votes, rejects) == ([given], [])
+    assert [(x.pair_id, x.value, x.purpose) for x in labels] == [("p", 0.5, "audit")]
+
+
+@pytest.mark.parametrize(
+    ("row", "code", "says"),
+    [
+        ({"value": 1}, "bad_vote", "no pair_id"),
+        ({"pair_id": "p", "value": 2}, "bad_vote", "value 2 is no number in [-1, 1]"),
+        ({"pair_id": "p", "value": "yes"}, "bad_vote", 'value "yes" is no number in [-1, 1]'),
+        ({"pair_id": "p", "value": float("nan")}, "bad_vote", "value NaN is no number"),
+        ({"pair_id": "p", "preference": "A"}, "bad_vote", "preference 'A' is none of a, b, tie"),
+        ({"pair_id": "p", "value": 1, "purpose": "fun"}, "bad_purpose", "'fun' is none of"),
+    ],
+)
+def test_a_bad_row_is_a_reject_and_the_others_count(
+    tmp_path: Path, row: dict[str, Any], code: str, says: str
+) -> None:
+    config = write(tmp_path, row, {"pair_id": "q", "value": 0, "annotator": "x"})
+    votes, labels, (reject,) = read_votes(config, {"p", "q"})
+    assert (reject.unit, reject.stage, reject.code) == ("votes.jsonl:1", "humans", code)
+    assert says in reject.detail
+    assert [v.unit for v in votes] == ["q"]
+    # Somebody who calls it a tie leaves it as open as it was.
+    assert [(x.value, x.error) for x in labels] == [(0.0, 0.5)]
+
+
+def test_a_table_without_pairs_is_the_users_slip(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text("pair,value\np,1\n")
+    config = HumansConfig(paths=(str(tmp_path / "v.csv"),))
+    with pytest.raises(UserError, match="no column 'pair_id', the nearest is 'pair'"):
+        read_votes(config, {"p"})
+    with pytest.raises(UserError, match="gone"):
+        inputs_digest(HumansConfig(paths=(str(tmp_path / "gone.csv"),)))
+
+
+def test_the_order_of_the_files_rows_changes_nothing_but_who_is_last(tmp_path: Path) -> None:
+    rows = [{"pair_id": f"p{i}", "value": (-1) ** i, "annotator": f"a{i % 3}"} for i in range(9)]
+    ids = {str(row["pair_id"]) for row in rows}
+    first = read_votes(write(tmp_path, *rows), ids)
+    assert read_votes(write(tmp_path, *rows[::-1]), ids) == first
+    assert [label.pair_id for label in first[1]] == sorted(ids)
+
+
+@given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), max_size=9), st.floats(0.01, 0.49))
+def test_more_agreement_is_less_error(values: list[float], error: float) -> None:
+    found = agreed(values, error)
+    assert 0 <= found <= 0.5
+    assert agreed([-v for v in values], error) == found
+    side = 1.0 if sum(values) >= 0 else -1.0
+    assert agreed([*values, side], error) <= found
+
+
+@pytest.mark.parametrize(("values", "expected"), [([], 0.5), ([1.0], 0.1), ([1.0, -1.0], 0.5)])
+def test_the_error_of_one_voter_is_theirs(values: list[float], expected: float) -> None:
+    assert agreed(values, 0.1) == pytest.approx(expected)
