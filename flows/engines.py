@@ -15,6 +15,7 @@ from pipelines.engines.openai import OpenAIConfig, OpenAIEngine
 from pipelines.engines.scripted import ScriptedConfig, ScriptedEngine
 from pipelines.engines.vllm import VLLMEngine
 from pipelines.journal import Journal, Journaled
+from pipelines.judge import panel
 from pipelines.store import Store
 from schemas.errors import EngineDown
 from schemas.record import digest
@@ -28,6 +29,11 @@ def build(plan: Plan, store: Store, journal: Journal) -> dict[str, Journaled]:
     if plan.process is not None:
         asked = (plan.process.engine, plan.process.prover, plan.process.judge)
         used.update(name for name in asked if name is not None)
+    for judge in plan.judge.panel.values():
+        used.update(panel.engines_of(judge))
+    if plan.rubrics is not None:
+        both = (plan.rubrics.engine, plan.rubrics.judge)
+        used.update(name for name in both if name is not None)
     if plan.evaluate is not None:
         used.add(plan.evaluate.generate.engine)
     return {

@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Literal
 
-from flows.runner import Run, Step, ask, check_failures, digests, stage, units, whole
-from pipelines import generate, ingest, pairs, verify
-from pipelines.config import Advance, Config
-from pipelines.consistency import decide
+from flows.deciding import decide_pairs, gather_votes, pair_up
+from flows.material import Material, Votes
+from flows.runner import Run, Step, ask, check_failures, digests, settings, stage, units, whole
+from pipelines import generate, ingest, verify
+from pipelines.config import Advance
 from pipelines.emit import emit
 from pipelines.emit.card import PlanFacts
-from pipelines.judge import derived
 from pipelines.process import label
 from pipelines.store import Draft, Output, Published
 from schemas.errors import UserError
 from schemas.record import Record
 from schemas.records import (
-    Decision,
-    Pair,
     Prompt,
     Reject,
     Response,
@@ -61,10 +59,11 @@ def curate(run: Run) -> Published:
     responses = generate_responses(run, "generate", plan.generate, prompts, plan.seed)
     verdicts = verify_responses(run, "verify", prompts, responses)
     labels = _process(run, prompts, responses) if plan.process is not None else None
-    paired = _pair(run, prompts, responses, verdicts, labels)
-    votes = _judge(run, paired, responses, verdicts, labels)
-    decisions = _decide(run, paired, votes)
-    return _emit(run, prompts, responses, verdicts, labels, paired, votes, decisions)
+    paired = pair_up(run, prompts, responses, verdicts, labels)
+    made = Material(prompts, responses, verdicts, labels, paired)
+    votes = gather_votes(run, made)
+    decisions = decide_pairs(run, made, votes)
+    return _emit(run, made, votes, decisions)
 
 
 def _require_prompts(prompts: Published) -> None:
@@ -78,11 +77,6 @@ def _require_prompts(prompts: Published) -> None:
         f"ingest: none of {codes.total()} rows can be used, {count} times {code} "
         f"({example['unit']}: {example['detail'][:120]}); mend the prompts or `columns`"
     )
-
-
-def settings(config: Config, *without: str) -> dict[str, Any]:
-    """A config as a digest sees it: without addresses, whose content is an input of its own."""
-    return config.model_dump(mode="json", exclude=set(without))
 
 
 def ingest_prompts(run: Run, name: str, config: ingest.Config) -> Published:
@@ -231,117 +225,23 @@ def _process(run: Run, prompts: Published, responses: Published) -> Published:
     return stage(run, step, units(run, step, prompts.shards(), work), lambda: total)
 
 
-def _pair(
-    run: Run,
-    prompts: Published,
-    responses: Published,
-    verdicts: Published,
-    labels: Published | None,
-) -> Published:
-    config = run.plan.pairs
-    step = Step(
-        "pairs",
-        pairs.NAME,
-        pairs.VERSION,
-        settings(config),
-        digests(prompts=prompts, responses=responses, verdicts=verdicts, labels=labels),
-    )
-
-    def work(unit: int, advance: Advance) -> tuple[Output, dict[str, Any]]:
-        asked = prompts.shard("prompts", unit)
-        made, bad = pairs.pair_up(
-            asked,
-            responses.shard("responses", unit),
-            verdicts.shard("votes", unit),
-            labels.shard("step_labels", unit) if labels else None,
-            config,
-            run.plan.seed,
-        )
-        advance(len(asked), 0)
-        return {"pairs": (Pair, made), "rejects": (Reject, bad)}, {"rows": len(asked)}
-
-    total = prompts.manifest.rows("prompts")
-    return stage(run, step, units(run, step, prompts.shards(), work), lambda: total)
-
-
-def _judge(
-    run: Run,
-    paired: Published,
-    responses: Published,
-    verdicts: Published,
-    labels: Published | None,
-) -> Published:
-    config = run.plan.judge
-    step = Step(
-        "judge",
-        derived.NAME,
-        derived.VERSION,
-        settings(config),
-        digests(pairs=paired, responses=responses, verdicts=verdicts, labels=labels),
-    )
-
-    def work(unit: int, advance: Advance) -> tuple[Output, dict[str, Any]]:
-        compared = paired.shard("pairs", unit)
-        votes = derived.judge(
-            compared,
-            responses.shard("responses", unit),
-            verdicts.shard("votes", unit),
-            labels.shard("step_labels", unit) if labels else None,
-            config,
-        )
-        advance(len(compared), 0)
-        return {"votes": (Vote, votes)}, {"rows": len(compared)}
-
-    total = paired.manifest.rows("pairs")
-    return stage(run, step, units(run, step, paired.shards(), work), lambda: total)
-
-
-def _decide(run: Run, paired: Published, votes: Published) -> Published:
-    config = run.plan.decide
-    step = Step(
-        "decide",
-        decide.NAME,
-        decide.VERSION,
-        settings(config),
-        digests(pairs=paired, votes=votes),
-    )
-
-    def work(unit: int, advance: Advance) -> tuple[Output, dict[str, Any]]:
-        compared = paired.shard("pairs", unit)
-        decisions = decide.decide(compared, votes.shard("votes", unit), config)
-        advance(len(compared), 0)
-        return {"decisions": (Decision, decisions)}, {"rows": len(compared)}
-
-    total = paired.manifest.rows("pairs")
-    return stage(run, step, units(run, step, paired.shards(), work), lambda: total)
-
-
-def _emit(
-    run: Run,
-    prompts: Published,
-    responses: Published,
-    verdicts: Published,
-    labels: Published | None,
-    paired: Published,
-    votes: Published,
-    decisions: Published,
-) -> Published:
+def _emit(run: Run, made: Material, votes: Votes, decisions: Published) -> Published:
     config = run.plan.emit
-    upstream = (prompts, responses, verdicts, labels, paired)
+    upstream = (
+        made.prompts,
+        made.responses,
+        made.verdicts,
+        made.labels,
+        made.paired,
+        *votes.by_name.values(),
+    )
+    labels = made.labels
     step = Step(
         "emit",
         emit.NAME,
         emit.VERSION,
         settings(config),
-        digests(
-            prompts=prompts,
-            responses=responses,
-            verdicts=verdicts,
-            labels=labels,
-            pairs=paired,
-            votes=votes,
-            decisions=decisions,
-        ),
+        {**made.digests(), **votes.digests(), **digests(decisions=decisions)},
     )
 
     total = decisions.manifest.rows("decisions")
@@ -359,13 +259,17 @@ def _emit(
         counts = emit.emit(
             config,
             emit.Tables(
-                prompts=prompts.table("prompts"),
-                responses=responses.table("responses"),
-                pairs=paired.table("pairs"),
-                votes=votes.table("votes"),
+                prompts=made.prompts.table("prompts"),
+                responses=made.responses.table("responses"),
+                pairs=made.paired.table("pairs"),
+                votes=votes.table(),
                 decisions=decisions.table("decisions"),
                 **steps,
-                rejects=tuple(output.table("rejects") for output in upstream if output),
+                rejects=tuple(
+                    output.table("rejects")
+                    for output in upstream
+                    if output and "rejects" in output.manifest.tables
+                ),
             ),
             draft.files(),
             PlanFacts(

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.jobs import generate_responses, ingest_prompts, settings, verify_responses
-from flows.runner import Run, Step, digests, stage, whole
+from flows.jobs import generate_responses, ingest_prompts, verify_responses
+from flows.runner import Run, Step, digests, settings, stage, whole
 from pipelines.config import Advance, silent
 from pipelines.durable import explained
 from pipelines.engines.folder import folder_digest

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from pipelines.config import Config
 from pipelines.consistency.decide import DecideConfig
+from pipelines.embedding import EmbedConfig
 from pipelines.emit.emit import Config as EmitConfig
 from pipelines.engines.local import LocalConfig
 from pipelines.engines.openai import OpenAIConfig
@@ -23,9 +24,15 @@ from pipelines.engines.vllm import VLLMConfig
 from pipelines.evaluation.evaluate import EvaluateConfig
 from pipelines.generate import GenerateConfig
 from pipelines.ingest import Config as IngestConfig
+from pipelines.judge import panel
 from pipelines.judge.config import JudgeConfig
+from pipelines.judge.reward_model import RewardModelConfig
 from pipelines.pairs import PairsConfig
 from pipelines.process.config import ProcessConfig
+from pipelines.rubrics.config import RubricsConfig
+from pipelines.rubrics.scoring import ScoringConfig
+from pipelines.rubrics.value import ValueConfig
+from pipelines.rubrics.verdicts import VerdictsConfig
 from pipelines.training.config import RewardConfig, StepsConfig
 from pipelines.verify import Config as VerifyConfig
 from schemas.errors import PlanError
@@ -33,6 +40,19 @@ from schemas.errors import PlanError
 EngineConfig = Annotated[
     LocalConfig | OpenAIConfig | ScriptedConfig | VLLMConfig, Field(discriminator="kind")
 ]
+
+
+class RubricsPlan(RubricsConfig):
+    """How rubrics are made, judged by and proven."""
+
+    embed: EmbedConfig | None = None
+    """Model that tells criteria of the same meaning; none: by their words."""
+    verdicts: VerdictsConfig = VerdictsConfig()
+    """How the judge is asked whether a response meets a criterion."""
+    scoring: ScoringConfig = ScoringConfig()
+    """How verdicts become a score."""
+    value: ValueConfig = ValueConfig()
+    """When a rubric or a criterion has shown that it predicts."""
 
 
 class TrainPlan(Config):
@@ -84,6 +104,8 @@ class Plan(Config):
     """Choose what is compared."""
     judge: JudgeConfig = JudgeConfig()
     """Who votes."""
+    rubrics: RubricsPlan | None = None
+    """Make rubrics, keep what predicts, and judge by it; none: no rubrics."""
     decide: DecideConfig = DecideConfig()
     """Turn votes into decisions."""
     emit: EmitConfig
@@ -241,6 +263,21 @@ def _absolute(plan: Plan, base: Path) -> Plan:
             update["ask_log"] = str(base / engine.ask_log)
         engines[name] = engine.model_copy(update=update)
     update = {"prompts": files(plan.prompts), "engines": engines}
+    judges = {
+        name: judge.model_copy(update={"model": folder(judge.model)})
+        if isinstance(judge, RewardModelConfig)
+        else judge
+        for name, judge in plan.judge.panel.items()
+    }
+    update["judge"] = plan.judge.model_copy(update={"panel": judges})
+    if (rubrics := plan.rubrics) is not None:
+        named: dict[str, Any] = {}
+        if rubrics.principles is not None:
+            named["principles"] = str(base / rubrics.principles)
+        if rubrics.embed is not None:
+            model = folder(rubrics.embed.model)
+            named["embed"] = rubrics.embed.model_copy(update={"model": model})
+        update["rubrics"] = rubrics.model_copy(update=named)
     if plan.train is not None:
         trained = {
             name: config.model_copy(update={"base": folder(config.base)})
@@ -263,6 +300,13 @@ def _cross_check(path: Path, plan: Plan) -> None:
         for role in ("prover", "judge"):
             if (name := getattr(plan.process, role)) is not None:
                 askers[f"process.{role}"] = name
+    for name, judge in plan.judge.panel.items():
+        for role, engine in panel.roles(judge):
+            askers[f"judge.panel.{name}.{role}"] = engine
+    if plan.rubrics is not None:
+        for role in ("engine", "judge"):
+            if (name := getattr(plan.rubrics, role)) is not None:
+                askers[f"rubrics.{role}"] = name
     if plan.evaluate is not None:
         askers["evaluate.generate.engine"] = plan.evaluate.generate.engine
     for where, engine in askers.items():

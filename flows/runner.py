@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from flows.plan import Plan
 from flows.progress import Reporter
-from pipelines.config import Advance
+from pipelines.config import Advance, Config
 from pipelines.journal import Journaled
 from pipelines.store import Draft, Key, Output, Published, Store
 from schemas.errors import EngineError, UserError
@@ -156,14 +156,18 @@ def ask(engines: Sequence[Journaled], work: Callable[[], Awaitable[Result]]) -> 
     next try.
     """
 
-    async def opened() -> Result:
+    found: list[Result] = []
+
+    async def opened() -> None:
+        # asyncio.run makes the text of what it returns, which takes long for a hundred thousand rows.
         async with AsyncExitStack() as stack:
             for engine in engines:
                 await stack.enter_async_context(engine)
-            return await work()
+            found.append(await work())
 
     try:
-        return asyncio.run(opened())
+        asyncio.run(opened())
+        return found[0]
     except EngineError:
         _forget_failures(engines)
         raise
@@ -203,8 +207,15 @@ _NOT_THE_ENGINE = frozenset(
     {
         *("no_reference", "no_steps", "same_text", "over_limit", "not_selected"),
         *("too_hard", "too_easy", "over_budget", "no_answer"),
+        *("missing_prompt", "missing_response", "empty_criterion", "names_a_response"),
+        *("evidence_not_found", "one_annotator", "annotators_disagree", "duplicate_criterion"),
     }
 )
+
+
+def settings(config: Config, *without: str) -> dict[str, Any]:
+    """A config as a digest sees it: without addresses, whose content is an input of its own."""
+    return config.model_dump(mode="json", exclude=set(without))
 
 
 def digests(**outputs: Published | None) -> dict[str, str]:

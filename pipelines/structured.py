@@ -2,18 +2,20 @@
 
 What is taken as a reply's JSON is one of: the whole reply; the whole reply inside one ``` fence;
 prose without any brace or fence, and after it, on a line of its own and as the last thing said, the
-JSON, fenced or not. All else is refused: of two objects, of one quoted in a sentence, or of half a
-one none is the reply for sure.
+JSON, fenced or not. A reasoning model's thought, from `<think>` at the reply's start to the only
+`</think>`, is passed over with the drafts in it. All else is refused: of two objects, of one quoted
+in a sentence, or of half a one none is the reply for sure.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from pipelines.engines.base import Engine, Request, Sampling
+from pipelines.engines.base import Engine, Reply, Request, Sampling
 from pipelines.sampling import opening
 from schemas.errors import BadReply
 from schemas.records import Message
@@ -39,12 +41,14 @@ async def ask_json(
     sample: int = 0,
     attempts: int = 3,
     system: str | None = None,
+    heard: Callable[[Reply], None] | None = None,
 ) -> str:
     """A reply that fits the schema, as canonical JSON text (sorted keys, no white space).
 
     The schema is stated at the end of the last message, which must be the user's, and held by the
     engine where it can. An unusable reply is asked for again under a sample index that follows from
-    `sample`, in [0, RETRY_STRIDE). Raises BadReply with the last attempt's code: `not_json`,
+    `sample`, in [0, RETRY_STRIDE). `heard` is called with every reply, usable or not: it cost its
+    tokens. Raises BadReply with the last attempt's code: `not_json`,
     `bad_shape`, `cut_off`, `empty_reply`; an engine's other codes are raised at once.
     """
     if not 0 <= sample < RETRY_STRIDE or attempts < 1:
@@ -59,6 +63,8 @@ async def ask_json(
         index = sample + attempt * RETRY_STRIDE
         try:
             reply = await engine.complete(Request((*before, stated), sampling, index, schema=held))
+            if heard is not None:
+                heard(reply)
             if reply.finish_reason == "length":
                 raise BadReply("cut_off", "the reply was stopped by the token limit")
             return read(reply.text, schema)
@@ -78,7 +84,7 @@ def read(text: str, schema: str) -> str:
     """
     if not text.strip():
         raise BadReply("empty_reply", "the reply is empty")
-    value = _decode(_only_object(text.strip()))
+    value = _decode(_only_object(_answer(text.strip())))
     _fit(value, _checked(schema), "reply")
     canonical = _encode(value)
     try:
@@ -86,6 +92,16 @@ def read(text: str, schema: str) -> str:
     except UnicodeEncodeError:
         raise BadReply("not_json", "a text holds half a surrogate pair") from None
     return canonical
+
+
+def _answer(text: str) -> str:
+    """What follows a thought."""
+    if not text.startswith("<think>"):
+        return text
+    _, ended, answer = text.partition("</think>")
+    if not ended or "</think>" in answer:
+        raise BadReply("not_json", "where the reply's thought ends is not for sure")
+    return answer.strip()
 
 
 def _only_object(text: str) -> str:
@@ -111,13 +127,7 @@ def _only_object(text: str) -> str:
 
 def _decode(text: str) -> Any:
     try:
-        return json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_constant,
-            parse_int=_integer,
-            parse_float=_float,
-        )
+        return _decoder.decode(text)
     except RecursionError:
         raise BadReply("not_json", "the reply is nested too deeply") from None
     except ValueError as error:
@@ -148,6 +158,12 @@ def _float(digits: str) -> float:
     if not math.isfinite(value):
         raise BadReply("bad_shape", "a number beyond all floats")
     return value
+
+
+# Building a decoder takes longer than decoding a reply.
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer, parse_float=_float
+)
 
 
 # --- schemas --------------------------------------------------------------------------------------

@@ -36,6 +36,12 @@ class Request:
     `prefix_ids` are the prefix's tokens, from the engine's own `tokens`: where they are given, just
     these are continued, after the tokens of the prompt; else prompt and prefix are tokenised in one
     piece. An engine whose `tokens` knows none continues the text, which is always given too.
+
+    `scored`, where it is not empty, is a text whose log-probability after the prompt and the prefix
+    is asked. Nothing is drawn then: an engine ignores `schema` and all of `sampling`, though they
+    stay in the key, so callers pass one fixed Sampling. The reply's text is empty, its
+    `finish_reason` `stop`, its `logprob` the sum over the tokens of `scored`, no end token among
+    them, and `completion_tokens` how many those are.
     """
 
     messages: tuple[Message, ...]
@@ -44,6 +50,7 @@ class Request:
     prefix: str = ""
     schema: str | None = None
     prefix_ids: tuple[int, ...] = ()
+    scored: str = ""
 
 
 class Tokens(NamedTuple):
@@ -136,7 +143,7 @@ class Engine(Protocol):
 def request_key(identity: str, request: Request) -> bytes:
     """16-byte hash of the engine's identity digest and all of a request but its sample index."""
     r = request
-    return _key(identity, r.messages, r.prefix, r.schema, r.sampling, r.prefix_ids)
+    return _key(identity, r.messages, r.prefix, r.schema, r.sampling, r.prefix_ids, r.scored)
 
 
 # The journal and the engine ask for the same key, and so does every sample of a prompt. Few are
@@ -149,6 +156,7 @@ def _key(
     schema: str | None,
     sampling: Sampling,
     prefix_ids: tuple[int, ...],
+    scored: str,
 ) -> bytes:
     content: list[Any] = [
         identity,
@@ -167,6 +175,8 @@ def _key(
     ]
     if prefix_ids:  # a request without them has the key that it had before there were any
         content.append(prefix_ids)
+    if scored:  # likewise; a text, so that it is not taken for tokens
+        content.append(scored)
     return hashlib.sha256(_encode(content).encode("utf-8", "surrogatepass")).digest()[:16]
 
 

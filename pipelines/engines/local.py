@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -18,14 +16,13 @@ from pipelines.config import Config
 from pipelines.engines.base import Identity, Reply, Request, Tokens, request_seed
 from pipelines.engines.chat_template import ChatTemplate, load_chat_template
 from pipelines.engines.folder import folder_digest, model_folder
+from pipelines.engines.local_model import Job, Model
 from pipelines.engines.spelling import Speller, model_speller
-from pipelines.memory import give_back_large_blocks
-from schemas.errors import BadReply, EngineError, MissingExtra
+from schemas.errors import BadReply, EngineError
 
 if TYPE_CHECKING:
-    import torch
-
-    from pipelines.engines.decode import Decoder, Row, Written
+    from pipelines.engines.decode import Decoder, Row
+    from pipelines.engines.scoring import ScoredRow
 
 PATIENCE = 16
 """Most steps of the running batch that a request waits for company before its prompt is read."""
@@ -65,7 +62,8 @@ class LocalEngine:
     every token written, the end token included, under the model itself (temperature 1, no top-k,
     no top-p), rounded to 6 decimals: rounding in the arithmetic moves it by about 1e-13 from batch
     to batch, and published rows are to be equal byte by byte. Text after a stop string is cut; its
-    tokens count. An answer ends at the model's context at the latest (`length`).
+    tokens count. An answer ends at the model's context at the latest (`length`). A text to be scored
+    is read after the same tokens, as its own; those that wait together share passes.
 
     The model is loaded when the engine is first entered and kept. It runs in a thread of its own
     for as long as anyone has the engine entered, from several event loops too.
@@ -75,9 +73,10 @@ class LocalEngine:
         self.config = config
         self._entering = threading.Lock()
         self._users = 0
-        self._model: _Model | None = None
+        self._model: Model | None = None
         self._changed = threading.Condition()
-        self._waiting: deque[_Job] = deque()
+        self._waiting: deque[Job] = deque()
+        self._unscored: deque[Job] = deque()
         self._closing = False
         self._thread: ThreadPoolExecutor | None = None
         self._serving: Future[None] | None = None
@@ -114,23 +113,25 @@ class LocalEngine:
         """Answer one request.
 
         Raises BadReply: `too_long` where the prompt leaves no room in the model's context,
-        `bad_request` where the chat template refuses the messages. Raises EngineError.
+        `bad_request` where the chat template refuses the messages or a text to score has no tokens
+        of its own. Raises EngineError.
         """
-        if request.schema is not None:
+        if request.schema is not None and not request.scored:
             raise EngineError(
                 "the local engine cannot hold a reply to a JSON schema; "
                 "use an `openai` or `vllm` engine for this stage"
             )
-        if "" in request.sampling.stop:
+        if "" in request.sampling.stop and not request.scored:
             raise EngineError("a stop string is empty; leave it out of `stop`")
         prompt = self._template.render(request.messages)
         if not request.prefix_ids:
             prompt += request.prefix
-        job = _Job(request, prompt, request_seed(self.identity.digest, request))
+        spelled = self.tokens(request.scored) if request.scored else None
+        job = Job(request, prompt, request_seed(self.identity.digest, request), spelled)
         with self._changed:
             if self._serving is None or self._serving.done() or self._closing:
                 raise EngineError("the local engine is not running; use it inside `async with`")
-            self._waiting.append(job)
+            (self._unscored if request.scored else self._waiting).append(job)
             self._changed.notify()
         return await asyncio.wrap_future(job.future)
 
@@ -155,7 +156,7 @@ class LocalEngine:
             if self._users == 0:
                 self.identity.digest  # noqa: B018 - an unusable folder is told before it is loaded
                 if self._model is None:
-                    self._model = _Model(self.config, self._folder)
+                    self._model = Model(self.config, self._folder)
                 self._closing = False
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="local-engine")
                 self._serving = self._thread.submit(self._serve, self._model)
@@ -170,9 +171,9 @@ class LocalEngine:
                     self._changed.notify()
                 self._thread.shutdown()
 
-    def _serve(self, model: _Model) -> None:
+    def _serve(self, model: Model) -> None:
         """Body of the engine's thread: it ends when the engine is closed or the model fails."""
-        running: set[_Job] = set()
+        running: set[Job] = set()
         failure = EngineError("the local engine was closed while requests were waiting")
         try:
             self._run(model, running)
@@ -187,12 +188,13 @@ class LocalEngine:
             # Whatever ended the thread, nobody is left waiting for it.
             with self._changed:
                 self._closing = True
-                left = [*running, *self._waiting]
+                left = [*running, *self._waiting, *self._unscored]
                 self._waiting.clear()
+                self._unscored.clear()
             for job in left:
                 job.fail(failure)
 
-    def _run(self, model: _Model, running: set[_Job]) -> None:
+    def _run(self, model: Model, running: set[Job]) -> None:
         import torch
 
         if self.config.threads is not None:
@@ -203,12 +205,17 @@ class LocalEngine:
             decoder = model.decoder(self.config)
             while True:
                 with self._changed:
-                    while not (self._closing or self._waiting or ready or running):
+                    while not (
+                        self._closing or self._waiting or self._unscored or ready or running
+                    ):
                         self._changed.wait()
                     if self._closing:
                         return
                     room = self.config.batch - decoder.live - len(ready)
                     taken = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+                    count = min(self.config.batch, len(self._unscored))
+                    unscored = [self._unscored.popleft() for _ in range(count)]
+                self._score(model, decoder, unscored, running)
                 for job in taken:
                     try:
                         ready.append(model.row(job))
@@ -227,166 +234,17 @@ class LocalEngine:
                     job.answer(model.reply(job, written))
                     running.discard(job)
 
-
-class _Job:
-    """A request, the text of its prompt before `prefix_ids`, and the caller who waits for the reply."""
-
-    def __init__(self, request: Request, prompt: str, seed: int) -> None:
-        self.request = request
-        self.prompt = prompt
-        self.seed = seed
-        self.future: Future[Reply] = Future()
-
-    def answer(self, reply: Reply) -> None:
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_result(reply)
-
-    def fail(self, error: Exception) -> None:
-        if not self.future.done() and self.future.set_running_or_notify_cancel():
-            self.future.set_exception(error)
-
-    def dropped(self, running: set[_Job]) -> bool:
-        """Whether the caller has gone away."""
-        if not self.future.cancelled():
-            return False
-        running.discard(self)
-        return True
-
-
-class _Model:
-    """Weights, tokenizer and what follows from them; used by one thread at a time."""
-
-    def __init__(self, config: LocalConfig, folder: Path) -> None:
-        try:
-            import torch
-            from safetensors import SafetensorError
-            from transformers import AutoModelForCausalLM, AutoTokenizer
-        except ImportError as error:
-            raise MissingExtra(error.name or "torch", "local") from error
-        give_back_large_blocks()
-        device = config.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        elif device == "cuda" and not torch.cuda.is_available():
-            raise EngineError("device is `cuda` and there is no usable CUDA device; use `cpu`")
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=getattr(torch, config.dtype),
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-            line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise EngineError(f"cannot load the model at {folder}: {line}") from error
-        text_config = model.config.get_text_config(decoder=True)
-        kinds = set(getattr(text_config, "layer_types", None) or ["full_attention"])
-        if not kinds <= {"full_attention", "sliding_attention"}:
-            raise EngineError(
-                f"the local engine cannot decode layers of kind {', '.join(sorted(kinds))}; "
-                "serve this model with vLLM and use an `openai` or `vllm` engine"
-            )
-        if config.dtype == "float64":
-            _exact_norms(model)
-        self.model = model.to(device).eval()
-        made_for = getattr(text_config, "max_position_embeddings", None)
-        contexts = [n for n in (config.max_context, made_for) if n is not None]
-        if not contexts:
-            raise EngineError(f"the model at {folder} states no context length; set `max_context`")
-        self.context = min(contexts)
-        ends = self.model.generation_config.eos_token_id
-        self.eos = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id}
-        self.eos.discard(None)
-        self._tokens = lru_cache(maxsize=1024)(self._tokenise)
-        self._piece = lru_cache(maxsize=65536)(lambda token: self._decode([token]))
-
-    def decoder(self, config: LocalConfig) -> Decoder:
-        from pipelines.engines.decode import Decoder
-
-        size = config.cache_mib * 2**20
-        return Decoder(self.model, config.batch, sorted(self.eos), self._stops, size)
-
-    def row(self, job: _Job) -> Row:
-        """Raises BadReply `too_long`."""
-        from pipelines.engines.decode import Row
-
-        prompt = self._tokens(job.prompt) + job.request.prefix_ids
-        room = self.context - len(prompt)
-        if room < 1:
-            raise BadReply(
-                "too_long", f"prompt of {len(prompt)} tokens; the context has {self.context}"
-            )
-        limit = min(room, job.request.sampling.max_tokens)
-        return Row(prompt, job.request.sampling, job.seed, limit, job)
-
-    def reply(self, job: _Job, written: Written) -> Reply:
-        """Raises EngineError where the arithmetic has broken down."""
-        if math.isnan(written.logprob):
-            raise EngineError("the model gives NaN; use another dtype")
-        text = self._text(written.row, written.tokens)
-        cuts = [at for stop in job.request.sampling.stop if (at := text.find(stop)) >= 0]
-        return Reply(
-            text=text[: min(cuts)] if cuts else text,
-            finish_reason="stop" if written.stopped else "length",
-            prompt_tokens=len(written.row.prompt),
-            completion_tokens=len(written.tokens),
-            logprob=round(written.logprob, 6) + 0.0,
-        )
-
-    def _tokenise(self, text: str) -> tuple[int, ...]:
-        ids = tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        if not ids:
-            raise BadReply("bad_request", "the prompt has no tokens")
-        return ids
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        text: str = self.tokenizer.decode(
-            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
-
-    def _text(self, row: Row, tokens: Sequence[int]) -> str:
-        """Text of the tokens as it follows the prompt.
-
-        Decoded after the prompt's last tokens, since some tokenizers drop a space that text begins
-        with.
-        """
-        tail = row.prompt[-8:]
-        before, whole = self._decode(tail), self._decode([*tail, *tokens])
-        return whole[len(before) :] if whole.startswith(before) else self._decode(tokens)
-
-    def _stops(self, row: Row, tokens: Sequence[int]) -> bool:
-        """Whether the newest token completes a stop string."""
-        last = self._piece(int(tokens[-1]))
-        stops = row.sampling.stop
-        # Cheap first look; a lone token may decode to half a character or lose its space.
-        if "\ufffd" not in last and not any(s[-1] == " " or s[-1] in last for s in stops):
-            return False
-        longest = max(len(s.encode()) for s in stops)
-        near = self._decode(tokens[-longest - 4 :])
-        return any(s in near for s in stops) and any(s in self._text(row, tokens) for s in stops)
-
-
-def _exact_norms(model: torch.nn.Module) -> None:
-    """Have RMS norms computed in float64.
-
-    transformers' norms round to float32 inside, where a last bit that another batch shape gave
-    another value now and then becomes a difference of 1e-8. Norms that torch's own does not equal
-    (some scale by 1 + weight) are left alone.
-    """
-    import torch
-
-    for parent in list(model.modules()):
-        for name, norm in list(parent.named_children()):
-            weight, eps = getattr(norm, "weight", None), getattr(norm, "variance_epsilon", None)
-            if not type(norm).__name__.endswith("RMSNorm") or weight is None or eps is None:
+    def _score(self, model: Model, decoder: Decoder, jobs: list[Job], running: set[Job]) -> None:
+        running.update(jobs)  # whatever happens to the thread, they are told
+        rows: list[ScoredRow] = []
+        for job in jobs:
+            if job.dropped(running):
                 continue
-            exact = torch.nn.RMSNorm(weight.shape, eps=eps, dtype=weight.dtype)
-            exact.weight = weight
-            probe = torch.linspace(-2, 3, weight.numel(), dtype=weight.dtype)
-            with torch.inference_mode():
-                same = torch.allclose(exact(probe), norm(probe), rtol=1e-4, atol=1e-6)
-            if same:
-                setattr(parent, name, exact)
+            try:
+                rows.append(model.scored_row(job))
+            except BadReply as error:
+                job.fail(error)
+                running.discard(job)
+        for row, reply in model.scores(decoder, rows):
+            row.owner.answer(reply)
+            running.discard(row.owner)

@@ -31,7 +31,7 @@ What each trouble becomes:
 So no request is sent more than `retries` + 1 times without an answer to some request in between.
 A server that says that it is vLLM is told of every sampling setting that it is off: what is not said
 it takes from the model's generation_config.json.
-Redirects are not followed, cookies are not kept, and the key is in no message, log or identity.
+How a text is scored is in `openai_scoring`. Redirects are not followed, cookies are not kept, and the key is in no message, log or identity.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -54,6 +55,7 @@ from pipelines.engines.chat_template import load_chat_template
 from pipelines.engines.fleet import Failure, Fleet, Server
 from pipelines.engines.openai_dialect import Dialect, Endpoint, Structured
 from pipelines.engines.openai_probe import Served, broken, served
+from pipelines.engines.openai_scoring import Scorer
 from pipelines.engines.spelling import Speller, file_speller
 from schemas.errors import BadReply, EngineDown, EngineError
 
@@ -64,6 +66,8 @@ CONNECT_S = 10.0
 """Seconds to make a connection, and to answer a probe."""
 KEEP_ALIVE_S = 3.0
 """Idle connections are dropped before the server does it (uvicorn, so vLLM: 5 s)."""
+
+Answer = TypeVar("Answer")
 
 _PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
@@ -108,7 +112,7 @@ class OpenAIConfig(Config):
     with white space between JSON's own: start vLLM with
     `--structured-outputs-config '{"backend": "xgrammar", "disable_any_whitespace": true}'`."""
     logprobs: bool = False
-    """Ask for the tokens' log-probabilities; a reply then holds their sum."""
+    """Ask for the tokens' log-probabilities; a reply then holds their sum. Scoring does so anyway."""
     price_prompt: Annotated[float, Ge(0)] = 0.0
     """Money per million tokens read."""
     price_completion: Annotated[float, Ge(0)] = 0.0
@@ -167,6 +171,7 @@ class OpenAIEngine:
         self._slots: asyncio.Semaphore
         self._fleet: Fleet
         self._dialect: Dialect
+        self._scorer: Scorer
         self._digest: str
 
     def _read_key(self) -> str:
@@ -256,8 +261,7 @@ class OpenAIEngine:
         """Probe of a server that was down: is it up, and is it still the same model?"""
         assert self._session is not None
         root = (await served(self._session, self._dialect, server, self._probe_s)).root
-        known = self.identity.extra.get("root")
-        if root and known and root != known:
+        if root and root != self.identity.extra.get("root", root):
             raise EngineError(f"{server.url}: now serves {root} as {self._dialect.model}")
 
     def _make_dialect(self, model: str, *, is_vllm: bool = False) -> Dialect:
@@ -277,7 +281,6 @@ class OpenAIEngine:
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        timeout = self.config.timeout_s
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 # Slots for the probes, so that they never queue behind requests.
@@ -286,7 +289,7 @@ class OpenAIEngine:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
-            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=self._probe_s),
+            timeout=aiohttp.ClientTimeout(self.config.timeout_s, sock_connect=self._probe_s),
         )
 
     async def __aenter__(self) -> Self:
@@ -296,14 +299,15 @@ class OpenAIEngine:
         self._dialect = self._make_dialect(
             identity.model, is_vllm=identity.extra.get("server") == "vllm"
         )
+        self._scorer = Scorer(self._dialect, lambda: self._speller, self._ask)
         self._session = self._open_session()
         self._slots = asyncio.Semaphore(self.config.concurrency)
-        config = self.config
-        path = _PATHS[config.endpoint]
-        self._fleet = Fleet(config.base_urls, path, config.give_up_s, self._look)
+        path = _PATHS[self.config.endpoint]
+        self._fleet = Fleet(self.config.base_urls, path, self.config.give_up_s, self._look)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        await self._scorer.close()
         session, self._session = self._session, None
         await self._fleet.close()
         if session is not None:
@@ -316,10 +320,13 @@ class OpenAIEngine:
         """
         if self._session is None:
             raise RuntimeError("complete() outside `async with engine:`")
+        if request.scored:
+            async with self._slots:
+                return await self._scorer.score(request)
         speller = self._speller if request.prefix_ids else None
         body = self._dialect.body(request, request_seed(self._digest, request), speller)
         async with self._slots:
-            return await self._ask(self._session, body, request)
+            return await self._ask(body, lambda raw: self._dialect.reply(raw, request))
 
     def tokens(self, text: str) -> Tokens | None:
         """See `Engine`; None unless the template is a folder with a tokenizer.json.
@@ -332,7 +339,7 @@ class OpenAIEngine:
     def _speller(self) -> Speller | None:
         return file_speller(Path(self.config.template)) if self.config.template else None
 
-    async def _ask(self, session: aiohttp.ClientSession, body: bytes, request: Request) -> Reply:
+    async def _ask(self, body: bytes, read: Callable[[bytes], Answer]) -> Answer:
         failures = refusals = 0
         answers = self._answers
         most = BACKOFF_FIRST_S
@@ -340,7 +347,7 @@ class OpenAIEngine:
             server = await self._fleet.pick()
             server.in_flight += 1
             try:
-                reply = await self._attempt(session, server, body, request)
+                reply = read(await self._attempt(server, body))
             except Failure as failure:
                 self._fleet.failed(server, failure)
                 if self._answers > answers:
@@ -365,17 +372,16 @@ class OpenAIEngine:
         self._answers += 1
         self._fleet.answered(server)
 
-    async def _attempt(
-        self, session: aiohttp.ClientSession, server: Server, body: bytes, request: Request
-    ) -> Reply:
+    async def _attempt(self, server: Server, body: bytes) -> bytes:
+        assert self._session is not None
         try:
-            async with session.post(server.ask, data=body, allow_redirects=False) as response:
+            async with self._session.post(server.ask, data=body, allow_redirects=False) as response:
                 raw = await response.read()
         except (aiohttp.ClientError, OSError) as error:
             raise broken(error, self.config.timeout_s) from error
-        if 200 <= response.status < 300:
-            return self._dialect.reply(raw, request)
-        raise self._dialect.refusal(server.url, response.status, response.headers, raw)
+        if not 200 <= response.status < 300:
+            raise self._dialect.refusal(server.url, response.status, response.headers, raw)
+        return raw
 
 
 def _final(server: Server, failure: Failure, times: int) -> EngineError | BadReply:

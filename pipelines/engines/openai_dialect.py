@@ -48,7 +48,7 @@ _SNAPSHOT = re.compile(r"-\d{4}(-?\d{2}-?\d{2})?")
 """Hosted models answer as a dated snapshot of the name asked for, such as NAME-2024-08-06."""
 
 # Python's encoder is slow to build: keep one. Lone surrogates leave as escapes.
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -76,6 +76,10 @@ class Dialect:
 
         `speller`: the model's tokenizer, with which a prefix's tokens are sent instead of its text.
         """
+        return encode(self.fields(request, seed, speller)).encode()
+
+    def fields(self, request: Request, seed: int, speller: Speller | None = None) -> dict[str, Any]:
+        """What `body` encodes."""
         sampling = request.sampling
         body: dict[str, Any] = {
             "model": self.model,
@@ -102,7 +106,7 @@ class Dialect:
             body["add_special_tokens"] = False
             if self.logprobs:
                 body["logprobs"] = 1
-            return _encode(body).encode()
+            return body
         turns = [{"role": m.role, "content": m.content} for m in request.messages]
         if request.prefix:
             if self.continue_mode == "none":
@@ -118,29 +122,17 @@ class Dialect:
         body["messages"] = turns
         if self.logprobs:
             body["logprobs"] = True
-        return _encode(body).encode()
+        return body
 
     def reply(self, raw: bytes, request: Request) -> Reply:
         """Read a reply of status 200. Raises Failure, BadReply or EngineError."""
-        data = parse(raw)
-        choices = data.get("choices")
-        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            what = self.words(raw) if "error" in data else "the reply holds no choices"
-            raise Failure(what, "empty_reply")
-        self._check_prefix(data.get("prompt_text"), request)
-        claimed = data.get("model")
-        if isinstance(claimed, str) and not _same_model(self.model, claimed):
-            said = self.clean(claimed)
-            raise BadReply("wrong_model", f"answered as {said}, asked for {self.model}")
-        choice = choices[0]
+        data, choice = self.opened(raw, request)
         message = choice.get("message") if self.endpoint == "chat" else None
         holder: Any = message if self.endpoint == "chat" else choice
         text = None
         if isinstance(holder, dict):
             text = holder.get("content" if self.endpoint == "chat" else "text")
         finish = choice.get("finish_reason")
-        if finish in ("abort", "error"):
-            raise Failure(f"the server broke off the reply ({finish})")
         if isinstance(message, dict) and message.get("refusal") and not text:
             raise BadReply("refused", self.clean(str(message["refusal"])))
         if finish is None:
@@ -161,6 +153,23 @@ class Dialect:
             completion_tokens=_count(usage, "completion_tokens"),
             logprob=self._logprob(choice) if self.logprobs else None,
         )
+
+    def opened(self, raw: bytes, request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A reply of status 200 and its choice, if the model asked gave it. Raises as `reply`."""
+        data = parse(raw)
+        choices = data.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            what = self.words(raw) if "error" in data else "the reply holds no choices"
+            raise Failure(what, "empty_reply")
+        self._check_prefix(data.get("prompt_text"), request)
+        claimed = data.get("model")
+        if isinstance(claimed, str) and not _same_model(self.model, claimed):
+            said = self.clean(claimed)
+            raise BadReply("wrong_model", f"answered as {said}, asked for {self.model}")
+        choice = choices[0]
+        if (finish := choice.get("finish_reason")) in ("abort", "error"):
+            raise Failure(f"the server broke off the reply ({finish})")
+        return data, choice
 
     def _check_prefix(self, prompt: Any, request: Request) -> None:
         """Many models' templates trim a message: what is continued is then not the prefix."""

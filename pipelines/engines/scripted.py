@@ -36,6 +36,7 @@ class ScriptedEngine:
 
     A reply is given whole (`max_tokens`, `stop`, `prefix` and `schema` do not change it). Tokens
     are counted as words between whitespace. Sample indices of one prompt get independent choices.
+    A text to be scored gets a log-probability in [-5, 0) a word, from the request's hash.
     """
 
     def __init__(self, config: ScriptedConfig) -> None:
@@ -74,9 +75,13 @@ class ScriptedEngine:
         share = self.config.fail_share
         if share and int(digest("fail", seed), 16) < share * 2**128:
             raise BadReply("refused", "scripted failure")
-        text = self.config.replies[seed % len(self.config.replies)]
         asked = [*(m.content for m in request.messages), request.prefix]
-        return Reply(text, "stop", sum(len(t.split()) for t in asked), len(text.split()))
+        read = sum(len(t.split()) for t in asked)
+        if request.scored:
+            words = max(1, len(request.scored.split()))
+            return Reply("", "stop", read, words, -5.0 * words * (seed + 1) / 2**63)
+        text = self.config.replies[seed % len(self.config.replies)]
+        return Reply(text, "stop", read, len(text.split()))
 
     def tokens(self, text: str) -> Tokens | None:
         """None: there is no tokenizer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,6 +15,7 @@ from pipelines.config import Config
 from pipelines.engines.base import Identity, Reply, Request, Tokens, request_seed
 from pipelines.engines.chat_template import ChatTemplate, load_chat_template
 from pipelines.engines.folder import folder_digest, model_folder
+from pipelines.engines.scoring import scored_ids
 from pipelines.engines.spelling import Speller, model_speller
 from schemas.errors import BadReply, EngineError, MissingExtra
 
@@ -44,7 +46,8 @@ class VLLMEngine:
 
     Prompts are made as in the local engine and given to vLLM as token ids. `logprob` is of every
     token written, under the model itself (`raw_logprobs`, vLLM's default); under a JSON schema,
-    under the model held to that schema. Every request has a seed of its own, but vLLM's arithmetic
+    under the model held to that schema. A text to be scored is given as tokens after the prompt's, and
+    there has to be room for one more. Every request has a seed of its own, but vLLM's arithmetic
     depends on the batch: the journal is what makes a resumed run equal to an unbroken one.
     """
 
@@ -109,17 +112,23 @@ class VLLMEngine:
         """Answer one request.
 
         Raises BadReply: `too_long` where the prompt leaves no room in the model's context,
-        `bad_request` where the chat template refuses the messages. Raises EngineError.
+        `bad_request` where the chat template refuses the messages or a text to score has no tokens
+        of its own. Raises EngineError.
         """
         if self._llm is None:
             raise EngineError("the vLLM engine is not running; use it inside `async with`")
         from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        text = self._template.render(request.messages)
-        if not request.prefix_ids:
-            text += request.prefix
-        prompt = [*self._tokenizer.encode(text, add_special_tokens=False), *request.prefix_ids]
+        before = self._template.render(request.messages)
+        text = before if request.prefix_ids else before + request.prefix
+        prompt = [*self._encode(text), *request.prefix_ids]
+        scored: tuple[int, ...] = ()
+        if request.scored:
+            spelled = self.tokens(request.scored)
+            scored = scored_ids(spelled, self._encode, before + request.prefix, request.scored)
+        start = len(prompt)
+        prompt += scored
         context = int(self._llm.model_config.max_model_len)
         if len(prompt) >= context:
             raise BadReply("too_long", f"prompt of {len(prompt)} tokens; the context has {context}")
@@ -136,6 +145,8 @@ class VLLMEngine:
             raise EngineError(f"vLLM failed: {_line(error.__cause__ or error)}") from error
         if final is None:
             raise EngineError("vLLM ended a request without an answer")
+        if scored:
+            return _scored(final.prompt_logprobs, start, scored)
         [answer] = final.outputs
         if answer.finish_reason not in ("stop", "length"):
             raise EngineError(f"vLLM ended a request with `{answer.finish_reason}`")
@@ -150,6 +161,10 @@ class VLLMEngine:
     def tokens(self, text: str) -> Tokens | None:
         """See `Engine`; None where the model's tokenizer is one written in Python."""
         return None if self._speller is None else self._speller.tokens(text)
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
 
     @cached_property
     def _speller(self) -> Speller | None:
@@ -168,6 +183,13 @@ def sampling_params(request: Request, identity: str, room: int) -> Any:
     """vLLM's `SamplingParams` of a request; `room` is the tokens left in the context."""
     from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
+    if request.scored:
+        return SamplingParams(
+            temperature=0.0,
+            max_tokens=1,  # it has to write one; it is not looked at
+            prompt_logprobs=0,  # those of the prompt's own tokens
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
     sampling = request.sampling
     schema = None
     if request.schema is not None:
@@ -183,6 +205,18 @@ def sampling_params(request: Request, identity: str, room: int) -> Any:
         structured_outputs=schema,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
+
+
+def _scored(logprobs: Any, start: int, scored: tuple[int, ...]) -> Reply:
+    """`logprobs`: by token of prompt and text, a mapping of token to an object with `logprob`."""
+    try:
+        each = [logprobs[start + i][token].logprob for i, token in enumerate(scored)]
+        total = math.fsum(each)
+    except (KeyError, TypeError, IndexError) as error:
+        raise EngineError("vLLM gives no log-probabilities of the text to score") from error
+    if not math.isfinite(total):
+        raise BadReply("not_json", "the log-probabilities are not finite")
+    return Reply("", "stop", start, len(scored), total)
 
 
 def _line(error: BaseException) -> str:

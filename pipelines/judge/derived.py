@@ -20,13 +20,13 @@ from schemas.table import with_ids
 NAME = "judge"
 VERSION = 1
 
-JudgeName = Literal["verifier", "step_values", "agreement", "likelihood"]
+DerivedName = Literal["verifier", "step_values", "agreement", "likelihood"]
 
 
-class JudgeConfig(Config):
+class DerivedConfig(Config):
     """Which judges vote."""
 
-    judges: Annotated[tuple[JudgeName, ...], Field(min_length=1)] = (
+    judges: Annotated[tuple[DerivedName, ...], Field(min_length=1)] = (
         "verifier",
         "step_values",
         "agreement",
@@ -42,7 +42,7 @@ def judge(
     responses: pa.Table,
     votes: pa.Table,
     step_labels: pa.Table | None,
-    config: JudgeConfig,
+    config: DerivedConfig,
 ) -> pa.Table:
     """Vote table: for every pair, in order, one vote of every judge."""
     frames = [
@@ -54,7 +54,7 @@ def judge(
 
 
 def _scores(
-    name: JudgeName, responses: pa.Table, votes: pa.Table, step_labels: pa.Table | None
+    name: DerivedName, responses: pa.Table, votes: pa.Table, step_labels: pa.Table | None
 ) -> pl.DataFrame:
     """Columns response, score (null: the judge cannot say), why."""
     frame = pl.DataFrame(pl.from_arrow(responses))
@@ -117,7 +117,9 @@ def _canonical(text: str, cut: bool) -> str | None:
     return str(number) if number is not None else answer.strip().casefold()
 
 
-def _pair_votes(pairs: pa.Table, scores: pl.DataFrame, name: JudgeName, rank: int) -> pl.DataFrame:
+def _pair_votes(
+    pairs: pa.Table, scores: pl.DataFrame, name: DerivedName, rank: int
+) -> pl.DataFrame:
     frame = pl.DataFrame(pl.from_arrow(pairs)).with_row_index("row")
     both = frame.join(scores, left_on="response_a", right_on="response", how="left").join(
         scores, left_on="response_b", right_on="response", how="left", suffix="_b"

@@ -36,6 +36,11 @@ TRAIN = {
     **{"base": str(POLICY), "epochs": 1, "batch_size": 2, "learning_rate": 1e-3, "threads": 1},
     **{"max_length": 64, "warmup_share": 0.0, "weight_decay": 0.0, "bf16": False},
 }
+LLM = {
+    **{"engine": "fake", "reference": True, "rubric": True, "dimensions": ["tone"], "think": True},
+    **{"logits": False, "samples": 2, "template": "pairwise", "system": "Be strict."},
+    "sampling": SAMPLING,
+}
 WHOLE: dict[str, Any] = {
     "name": "maximal",
     "seed": 1,
@@ -74,7 +79,44 @@ WHOLE: dict[str, Any] = {
         "filter": {"rollouts": 16, "above": 0.1, "below": 0.9},
     },
     "pairs": {"per_prompt": 2, "best_worst": False, "min_gap": 0.1, "unlabelled": True},
-    "judge": {"judges": ["verifier", "step_values"]},
+    "judge": {
+        "judges": ["verifier", "step_values"],
+        "panel": {
+            "two": {"kind": "pairwise", **LLM},
+            "one": {"kind": "pointwise", **LLM},
+            "many": {"kind": "listwise", **LLM},
+            "words": {
+                **{"kind": "likelihood", "engine": "fake", "measure": "density_ratio"},
+                **{"against": "small", "satisfied": ["Thanks."], "dissatisfied": ["No."]},
+            },
+            "scalar": {
+                **{"kind": "reward_model", "model": "org/name", "revision": "main"},
+                **{"dtype": "float32", "device": "cpu", "batch_tokens": 64, "max_length": 32},
+                "template": "chat",
+            },
+            "served": {
+                **{"kind": "reward_server", "base_url": "http://127.0.0.1:9", "model": "m"},
+                **{"endpoint": "score", "api_key_env": "KEY", "concurrency": 2},
+                **{"timeout_s": 1.0, "retries": 0},
+            },
+            "code": {"kind": "code", "measure": "chrf"},
+        },
+        "probes": {
+            "measures": ["accuracy", "self_preference"],
+            "limits": {"accuracy": 0.5},
+            "self_pairs": [{"judge": "two", "prompt": "p", "own": "a", "other": "b"}],
+        },
+    },
+    "rubrics": {
+        **{"methods": ["contrastive", "person"], "engine": "fake", "judge": "fake"},
+        **{"scope": "general", "contrast": "lists", "principles": "rubric.toml"},
+        **{"max_criteria": 4, "max_pairs": 16, "samples": 2, "sampling": SAMPLING},
+        **{"weights": "fitted", "similar": 0.8, "held_out": 0.2},
+        "embed": {"model": "org/name", "batch": 8, "device": "cpu"},
+        "verdicts": {"ask": "words", "batch": 5, "sampling": SAMPLING},
+        "scoring": {"gate": 0.5},
+        "value": {"min_pairs": 5, "min_prompts": 2, "fdr": 0.1},
+    },
     "decide": {"keep_margin": 0.2, "flip_margin": 0.4, "min_votes": 1, "route": False},
     "emit": {
         **{"name": "maximal", "formats": ["standard"], "validation": 0.2, "test": 0.2},

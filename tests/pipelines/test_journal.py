@@ -108,6 +108,7 @@ CHANGES: dict[str, Any] = {
     "prefix": "p",
     "schema": "{}",
     "prefix_ids": (1,),
+    "scored": "x",
 }
 SAMPLING: dict[str, Any] = {
     "temperature": 0.5,

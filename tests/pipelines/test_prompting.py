@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pipelines.process
-from pipelines.prompting import Template, load, numbered, parse
+from pipelines.prompting import Template, load, numbered, parse, tagged
 
 TEXT = '# system\nBe exact.\n# user\nRead:\n\n{{first}}\n\nand {"a": {"b": 1}}\n\n{{second}}\n'
 TEMPLATES = Path(pipelines.process.__path__[0]) / "templates"
@@ -97,10 +97,57 @@ def test_missing_and_unknown_values_are_named(values: dict[str, str], named: str
         parse("t", TEXT).fill(values)
 
 
+SECTIONS = (
+    "# system\ns\n# user\n{{first}}\n\n{{#more}}\nThere is more:\n\n{{more}}\n\n{{/more}}\n"
+    "{{#last}}\n{{last}}\n{{/last}}\n"
+)
+
+
+def test_a_section_stands_where_its_slot_has_a_value() -> None:
+    template = parse("t", SECTIONS)
+    assert (template.slots, template.optional) == ({"first", "more", "last"}, {"more", "last"})
+    user = filled(template, first="a", more="b")
+    mark = code(user)
+    assert user == (
+        f"<first-{mark}>\na\n</first-{mark}>\n\nThere is more:\n\n<more-{mark}>\nb\n</more-{mark}>"
+    )
+    user = filled(template, first="{{#more}}\n{{/more}}", last="c")
+    mark = code(user)
+    assert user == (
+        f"<first-{mark}>\n{{{{#more}}}}\n{{{{/more}}}}\n</first-{mark}>\n\n"
+        f"<last-{mark}>\nc\n</last-{mark}>"
+    )
+    with pytest.raises(ValueError, match=r"slots and values differ in: first$"):
+        template.fill({"more": "b"})
+    with pytest.raises(ValueError, match=r"slots and values differ in: none$"):
+        template.fill({"first": "a", "none": ""})
+
+
+def test_special_tokens_are_broken_in_every_block() -> None:
+    user = filled(parse("t", TEXT), first="a<|im_end|>", second="[INST]</s>")
+    assert "a<\u200d|im_end|>" in user and "[\u200dINST]<\u200d/s>" in user
+    assert "\nb<\u200d|eot_id|>\n" in numbered("step", ["b<|eot_id|>"])
+
+
+def test_texts_of_several_kinds_have_a_block_each() -> None:
+    value = tagged([("user", "a"), ("assistant", "b")])
+    mark = value[8:24]
+    assert value == (
+        f"<user-1-{mark}>\na\n</user-1-{mark}>\n<assistant-2-{mark}>\nb\n</assistant-2-{mark}>"
+    )
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "no parts",
+        "# system\ns\n# user\n{{#a}}\nno slot\n{{/a}}\n",
+        "# system\ns\n# user\n{{#a}}\n{{b}}\n{{/a}}\n",
+        "# system\ns\n# user\n{{#a}}\n{{a}}\n{{a}}\n{{/a}}\n",
+        "# system\ns\n# user\n{{a}}\n{{#a}}\n{{a}}\n{{/a}}\n",
+        "# system\ns\n# user\n{{#a}}\n{{a}}\n{{/a}}\n{{#a}}\n{{a}}\n{{/a}}\n",
+        "# system\ns\n# user\n{{#a}}\n{{a}}\n",
+        "# system\ns\n# user\n{{#a}}\n{{a}}\n{{/b}}\n",
         "# user\n{{a}}\n",
         "# system\nonly\n",
         "# system\nread {{a}}\n# user\nb\n",

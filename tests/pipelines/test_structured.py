@@ -51,6 +51,8 @@ CANONICAL = '{"step":3,"verdict":"right","why":"so"}'
         f"Let me think.\n\n```json\n{GOOD}\n```\n",
         f"```json {GOOD}\n```",
         f"<think>3 + 4 = 7, fine</think>\n{GOOD}",
+        f"<think>perhaps {{}} or {GOOD.replace('right', 'wrong')}</think>\n\n{GOOD}",
+        f"<think></think>\n```json\n{GOOD}\n```",
         f"Die Antwort ist:\n  {GOOD}",
         f"答案：\n{GOOD}",
         '{"why": "s\\u006f", "verdict": "right", "step": 3}',
@@ -91,6 +93,9 @@ BAD: dict[str, list[tuple[str, str]]] = {
         (f"The text says\n{GOOD}\nwhich I ignore.", "does not end with one JSON object"),
         (f"It says\n{GOOD}\nbut I say\n{GOOD}", "does not end with one JSON object"),
         (f"}}\n{GOOD}", "prose before the reply's object holds braces or a fence"),
+        (f"<think>so far\n{GOOD}", "where the reply's thought ends is not for sure"),
+        (f"<think>a</think>\n{GOOD}\n</think>\n{GOOD}", "thought ends is not for sure"),
+        ("<think>right</think>", "holds no JSON object"),
         (f"```\nx\n```\n{GOOD}", "fence is open, or followed by more"),
         (f"```\nx\n```\nso\n{GOOD}", "prose before the reply's object holds braces or a fence"),
         (f"```python\n{GOOD}\n```", "fence is not one of JSON"),
@@ -249,6 +254,14 @@ def test_unusable_replies_are_asked_again_under_other_samples() -> None:
     engine = told(reply("no"), BadReply("empty_reply", "null content"), reply(GOOD))
     assert ask(engine, sample=7) == CANONICAL
     assert [r.sample for r in engine.asked] == [7, 7 + RETRY_STRIDE, 7 + 2 * RETRY_STRIDE]
+
+
+def test_every_reply_is_heard_of() -> None:
+    heard: list[str] = []
+    engine = told(reply("no"), reply("so", finish="length"), BadReply("empty_reply", ""))
+    with pytest.raises(BadReply):
+        ask(engine, heard=lambda reply: heard.append(reply.text))
+    assert heard == ["no", "so"]
 
 
 @pytest.mark.parametrize(

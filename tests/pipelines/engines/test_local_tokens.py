@@ -110,12 +110,12 @@ def test_the_tokens_given_are_those_continued(engine: LocalEngine) -> None:
 
 
 def test_the_decoder_reads_the_prompts_tokens_and_then_the_prefixs(engine: LocalEngine) -> None:
-    from pipelines.engines.local import _Job, _Model
+    from pipelines.engines.local_model import Job, Model
 
     answers(engine, ask("x"))
     model = engine._model
-    assert isinstance(model, _Model)
-    row = model.row(_Job(ask("x", " 2", (5, 6, 7)), "x\nSt", 0))
+    assert isinstance(model, Model)
+    row = model.row(Job(ask("x", " 2", (5, 6, 7)), "x\nSt", 0))
     assert row.prompt == (*model._tokens("x\nSt"), 5, 6, 7)
 
 

@@ -14,7 +14,7 @@ KINDS = {
 def tiny_model(kind):
     from transformers import MistralConfig, MistralForCausalLM
 
-    from pipelines.engines.local import _exact_norms
+    from pipelines.engines.local_model import _exact_norms
 
     torch.manual_seed(0)
     config = MistralConfig(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from pydantic import ValidationError
 
-from pipelines.judge.derived import JudgeConfig, judge
+from pipelines.judge.derived import DerivedConfig, judge
 from schemas.records import Pair, Response, StepLabels, Vote
 from schemas.table import validate
 from tests.pipelines.rows import response, step_labels, verdict
@@ -47,7 +47,7 @@ def votes_of(
         Response.to_table(responses),
         Vote.to_table(VERDICTS),
         None if labels is None else StepLabels.to_table(labels),
-        JudgeConfig(judges=(name,)),  # type: ignore[arg-type]
+        DerivedConfig(judges=(name,)),  # type: ignore[arg-type]
     )
     validate(Vote, table)
     votes = list(Vote.from_table(table))
@@ -139,7 +139,7 @@ def test_every_pair_has_one_vote_of_every_judge_in_order() -> None:
     pairs = [
         Pair(prompt_id="p", response_a=RIGHT, response_b=other) for other in (WRONG, SAME, TWIN)
     ]
-    config = JudgeConfig()
+    config = DerivedConfig()
     tables = [
         judge(
             Pair.to_table(pairs),
@@ -162,4 +162,4 @@ def test_no_pairs_have_no_votes() -> None:
 
 def test_no_judges_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"at least 1 item"):
-        JudgeConfig(judges=())
+        DerivedConfig(judges=())
