@@ -28,11 +28,14 @@ def _rows(model: type[BaseModel], prefix: str, seen: dict[Any, str]) -> list[str
         key = f"{prefix}{name}"
         options = [o for o in _options(info.annotation) if o is not type(None)]
         inner = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
-        tagged = get_args(options[0])[1] if get_origin(options[0]) is dict else None
+        tagged = _tables(options[0])
         doc = " ".join((info.description or "").split())
         if tagged is not None:
             rows.append(f"| **`[{key}.NAME]`** | | | {doc} |")
-            for option in _options(tagged):
+            for option in tagged:
+                if option in seen:
+                    continue
+                seen[option] = key
                 kind = get_args(option.model_fields["kind"].annotation)[0]
                 rows.append(f'| `{key}.NAME.kind` | `"{kind}"` | | {_first(option)} |')
                 rows += _rows(option, f"{key}.NAME({kind}).", seen)
@@ -46,6 +49,18 @@ def _rows(model: type[BaseModel], prefix: str, seen: dict[Any, str]) -> list[str
         elif name != "kind":
             rows.append(f"| `{key}` | {_takes(options)} | {_default(info)} | {doc} |")
     return [row.replace("\n", " ") for row in rows]
+
+
+def _tables(option: Any) -> list[Any] | None:
+    """The tables that a table of named ones may hold; none: it is no such table."""
+    if get_origin(option) is not dict:
+        return None
+    found = _options(get_args(option)[1])
+    return [o for o in found if isinstance(o, type) and issubclass(o, BaseModel)] or None
+
+
+def _keys(model: type[BaseModel]) -> str:
+    return ", ".join(f"`{name}`" for name in model.model_fields)
 
 
 def _first(model: type[BaseModel]) -> str:
@@ -67,7 +82,13 @@ def _takes(options: list[Any]) -> str:
         if get_origin(option) is Literal:
             shown += [f"`{value}`" for value in get_args(option)]
         elif get_origin(option) is tuple:
-            shown.append(f"list of {_takes(list(_options(get_args(option)[0])))}")
+            inner = get_args(option)[0]
+            table = isinstance(inner, type) and issubclass(inner, BaseModel)
+            what = f"tables of {_keys(inner)}" if table else _takes(list(_options(inner)))
+            shown.append(f"list of {what}")
+        elif get_origin(option) is dict:
+            names_, values = (_takes(list(_options(kind))) for kind in get_args(option))
+            shown.append(f"table of {values} by {names_}")
         else:
             shown.append(names.get(option, getattr(option, "__name__", "")))
     return ", ".join(shown)
