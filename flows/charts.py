@@ -130,7 +130,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """A plotting area: pixel box and the numbers at its edges."""
 
     left: float
@@ -186,7 +186,7 @@ def _whisker(x: float, low: float, high: float, class_: str, cap: float = 3) -> 
 def histogram(hist: Histogram, title: str, xlabel: str, unit: str) -> Markup:
     """Bars of counts over a number's range."""
     top = max(hist.counts, default=0) or 1
-    frame = _Frame(44, 390, 26, 172, (hist.low, hist.high), (0, top))
+    frame = Frame(44, 390, 26, 172, (hist.low, hist.high), (0, top))
     width = (hist.high - hist.low) / max(len(hist.counts), 1)
     marks = frame.axes(xlabel, unit, {t: number(t) for t in ticks(hist.low, hist.high, 5)})
     for i, count in enumerate(hist.counts):
@@ -208,7 +208,7 @@ def shares(
     """Shares k of n with Wilson 95% intervals, one a category; rows are (category, k, n)."""
     spans = [wilson(k, n) for _, k, n in rows]
     top = max((high for (_, _, n), (_, high) in zip(rows, spans, strict=True) if n), default=1.0)
-    frame = _Frame(48, 510, 28, 178, (0, max(len(rows), 1)), (0, min(1.0, top * 1.08)))
+    frame = Frame(48, 510, 28, 178, (0, max(len(rows), 1)), (0, min(1.0, top * 1.08)))
     every = math.ceil(len(rows) / 13)
     labels = {i + 0.5: name for i, (name, _, _) in enumerate(rows) if i % every == 0}
     marks = frame.axes(xlabel, ylabel, labels)
@@ -231,7 +231,7 @@ def curves(series: Sequence[Curve], title: str, xlabel: str, ylabel: str) -> Mar
     ends = [e for c in series for p in c.points for e in (p.low, p.high)]
     low, high = min(ends), max(ends)
     pad = (high - low) * 0.06 or 0.05
-    frame = _Frame(44, 438, 26, 262, (-0.25, len(ns) - 0.75), (low - pad, high + pad))
+    frame = Frame(44, 438, 26, 262, (-0.25, len(ns) - 0.75), (low - pad, high + pad))
     marks = frame.axes(xlabel, ylabel, {float(i): str(n) for i, n in enumerate(ns)})
     spots: list[float] = [0.0] * len(series)
     for i, curve in enumerate(series):
@@ -269,7 +269,7 @@ def _spread(spots: Sequence[float], gap: float, top: float, bottom: float) -> li
 
 def reliability(bins: Sequence[Bin], title: str) -> Markup:
     """Predicted probability against the share that came true, with Wilson intervals and counts."""
-    frame = _Frame(44, 390, 26, 262, (0, 1), (0, 1))
+    frame = Frame(44, 390, 26, 262, (0, 1), (0, 1))
     axis = {t: number(t) for t in ticks(0, 1, 5)}
     marks = frame.axes("probability that was predicted", "share that came true", axis)
     most = max((b.count for b in bins), default=1) or 1

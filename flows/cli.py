@@ -21,6 +21,10 @@ app = typer.Typer(
 )
 plan_app = typer.Typer(help="Check a plan, or explain its keys.", no_args_is_help=True)
 app.add_typer(plan_app, name="plan")
+rubrics_app = typer.Typer(
+    help="A run's rubrics, as files to edit and as training data.", no_args_is_help=True
+)
+app.add_typer(rubrics_app, name="rubrics")
 
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan: a TOML file.")]
 Root = Annotated[
@@ -230,6 +234,33 @@ def steps(
     store = Store.open(root, create=False)
     write_page(page_for(store, records.load(store, run), unit), out)
     print(out)
+
+
+@rubrics_app.command("write")
+def rubrics_write(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the files.")],
+    run: Annotated[str, typer.Option(metavar="RUN", help="Which run.")] = "latest",
+    root: Root = STORE,
+    retired: Annotated[bool, typer.Option(help="Also those that the proof retired.")] = False,
+) -> None:
+    """Write a run's rubrics as TOML files, to read, edit and approve; a plan takes one back."""
+    from flows import rubric_files
+
+    for path in rubric_files.write_files(root, run, out, retired):
+        print(path)
+
+
+@rubrics_app.command("export")
+def rubrics_export(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    run: Annotated[str, typer.Option(metavar="RUN", help="Which run.")] = "latest",
+    root: Root = STORE,
+) -> None:
+    """Write Parquet to train rubric generators and judges on, and rubric rewards for RL."""
+    from flows import rubric_files
+
+    for name, rows in rubric_files.export(root, run, out).items():
+        print(f"{name:<12} {rows:>8,} rows")
 
 
 @app.command()

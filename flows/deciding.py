@@ -72,7 +72,8 @@ def _panel(
 ) -> dict[str, Published]:
     found = {}
     for name, config in judges.items():
-        if run.plan.judge.probes is not None:
+        # Code is not led astray by words, and has no use for questions without its own checks.
+        if run.plan.judge.probes is not None and config.kind != "code":
             why = panel.failing(panel.probe_judge(run, name, config))
             if why is not None:
                 if not run.dry:
@@ -119,7 +120,7 @@ def decide_pairs(run: Run, made: Material, votes: Votes) -> Published:
         "decide",
         decide.NAME,
         decide.VERSION,
-        settings(config),
+        settings(config, "costs"),
         {**digests(pairs=made.paired), **votes.digests()},
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Literal
 
+from flows.calibrating import decide_by_beliefs, stated
 from flows.deciding import decide_pairs, gather_votes, pair_up
 from flows.material import Material, Votes
 from flows.runner import Run, Step, ask, check_failures, digests, settings, stage, units, whole
@@ -62,7 +63,10 @@ def curate(run: Run) -> Published:
     paired = pair_up(run, prompts, responses, verdicts, labels)
     made = Material(prompts, responses, verdicts, labels, paired)
     votes = gather_votes(run, made)
-    decisions = decide_pairs(run, made, votes)
+    if plan.calibrate is None:
+        decisions = decide_pairs(run, made, votes)
+    else:
+        votes, decisions = decide_by_beliefs(run, plan.calibrate, made, votes)
     return _emit(run, made, votes, decisions)
 
 
@@ -273,7 +277,8 @@ def _emit(run: Run, made: Material, votes: Votes, decisions: Published) -> Publi
             ),
             draft.files(),
             PlanFacts(
-                engines={e.identity.digest: e.identity.as_dict() for e in run.engines.values()}
+                engines={e.identity.digest: e.identity.as_dict() for e in run.engines.values()},
+                **stated(run, decisions),
             ),
         )
         advance(total, 0)

@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, Field, ValidationError
 
 from pipelines.config import Config
-from pipelines.consistency.decide import DecideConfig
+from pipelines.consistency.calibrate import CalibrateConfig
+from pipelines.consistency.decide import DecideConfig, PosteriorConfig
+from pipelines.consistency.risk import RiskConfig
 from pipelines.embedding import EmbedConfig
 from pipelines.emit.emit import Config as EmitConfig
 from pipelines.engines.local import LocalConfig
@@ -23,12 +25,14 @@ from pipelines.engines.scripted import ScriptedConfig
 from pipelines.engines.vllm import VLLMConfig
 from pipelines.evaluation.evaluate import EvaluateConfig
 from pipelines.generate import GenerateConfig
+from pipelines.humans import HumansConfig
 from pipelines.ingest import Config as IngestConfig
 from pipelines.judge import panel
-from pipelines.judge.config import JudgeConfig
+from pipelines.judge.config import JudgeConfig, PanelJudge
 from pipelines.judge.reward_model import RewardModelConfig
 from pipelines.pairs import PairsConfig
 from pipelines.process.config import ProcessConfig
+from pipelines.routing import RoutingConfig
 from pipelines.rubrics.config import RubricsConfig
 from pipelines.rubrics.scoring import ScoringConfig
 from pipelines.rubrics.value import ValueConfig
@@ -53,6 +57,27 @@ class RubricsPlan(RubricsConfig):
     """How verdicts become a score."""
     value: ValueConfig = ValueConfig()
     """When a rubric or a criterion has shown that it predicts."""
+
+
+class CalibratePlan(CalibrateConfig):
+    """How sure a label is."""
+
+    slices: Literal["none", "task", "source"] = "task"
+    """Of what kinds of prompts the probabilities are corrected apart, where there are labels enough."""
+
+
+class DecidePlan(DecideConfig):
+    """How votes become decisions: with [calibrate] by `costs`, else by majority and margin."""
+
+    costs: PosteriorConfig = PosteriorConfig()
+    """Costs of the actions, with [calibrate]."""
+
+
+class RoutePlan(RoutingConfig):
+    """Whom to ask about what."""
+
+    round: Annotated[int, Field(ge=0)] = 0
+    """Which round of asking; pairs that people have answered are not asked again."""
 
 
 class TrainPlan(Config):
@@ -106,8 +131,18 @@ class Plan(Config):
     """Who votes."""
     rubrics: RubricsPlan | None = None
     """Make rubrics, keep what predicts, and judge by it; none: no rubrics."""
-    decide: DecideConfig = DecideConfig()
+    humans: HumansConfig | None = None
+    """What people said; none: nobody was asked."""
+    embed: EmbedConfig | None = None
+    """Model that turns responses into vectors, for neighbours and spread; none: without."""
+    calibrate: CalibratePlan | None = None
+    """Say of every label how likely it is right; none: the majority decides."""
+    decide: DecidePlan = DecidePlan()
     """Turn votes into decisions."""
+    risk: RiskConfig | None = None
+    """Bound the error of what is accepted; none: no bound is stated."""
+    route: RoutePlan | None = None
+    """Make a queue of pairs for people to answer; none: nobody is to be asked."""
     emit: EmitConfig
     """Write the dataset."""
     train: TrainPlan | None = None
@@ -174,11 +209,10 @@ def _words(problem: Any) -> str:
     if kind == "missing":
         return f"{where}: missing; add it (`prefinery plan schema` explains every key)"
     if kind in ("union_tag_not_found", "union_tag_invalid"):
-        return (
-            f"{where}.kind: must be one of {problem['ctx'].get('expected_tags', 'the kinds')}"
-            if (kind == "union_tag_invalid")
-            else f"{where}.kind: missing; one of 'local', 'openai', 'scripted', 'vllm'"
-        )
+        if kind == "union_tag_invalid":
+            return f"{where}.kind: must be one of {problem['ctx']['expected_tags']}"
+        union = EngineConfig if where.startswith("engines.") else PanelJudge
+        return f"{where}.kind: missing; one of {', '.join(map(repr, _tags(union)))}"
     if kind == "value_error":  # our own words
         return f"{where}: {problem['ctx']['error']}"
     message = problem["msg"][0].lower() + problem["msg"][1:]
@@ -230,6 +264,11 @@ def _tagged(kind: Any, part: int | str) -> Any:
     return None
 
 
+def _tags(union: Any) -> list[str]:
+    """The tags that tell a union's members apart."""
+    return sorted(get_args(o.model_fields["kind"].annotation)[0] for o in _options(union))
+
+
 def _options(kind: Any) -> tuple[Any, ...]:
     if get_origin(kind) is Annotated:
         return _options(get_args(kind)[0])
@@ -278,6 +317,12 @@ def _absolute(plan: Plan, base: Path) -> Plan:
             model = folder(rubrics.embed.model)
             named["embed"] = rubrics.embed.model_copy(update={"model": model})
         update["rubrics"] = rubrics.model_copy(update=named)
+    if plan.embed is not None:
+        model = folder(plan.embed.model)
+        update["embed"] = plan.embed.model_copy(update={"model": model})
+    if plan.humans is not None:
+        paths = tuple(str(base / p) for p in plan.humans.paths)
+        update["humans"] = plan.humans.model_copy(update={"paths": paths})
     if plan.train is not None:
         trained = {
             name: config.model_copy(update={"base": folder(config.base)})
@@ -313,6 +358,9 @@ def _cross_check(path: Path, plan: Plan) -> None:
         if engine not in plan.engines:
             known = ", ".join(sorted(plan.engines))
             raise PlanError(f"{path}: {where}: no engine {engine!r}; there are: {known}")
+    for name in ("humans", "risk", "route"):
+        if getattr(plan, name) is not None and plan.calibrate is None:
+            raise PlanError(f"{path}: {name}: needs probabilities; add [calibrate]")
     if plan.evaluate is not None and plan.train is None:
         raise PlanError(f"{path}: evaluate: nothing is trained; add [train.reward] or drop it")
     for kind in ("reward", "steps"):

@@ -115,6 +115,7 @@ class Reporter:
             last = time.monotonic()
             left = meter.left()
             eta = f"  {left:,.0f} s left" if left is not None else ""
-            self.say(f"  {meter.stage}: {meter.rows:,} of {meter.total:,}  {meter.words()}{eta}")
+            of = f" of {meter.total:,}" if meter.total else ""
+            self.say(f"  {meter.stage}: {meter.rows:,}{of}  {meter.words()}{eta}".rstrip())
 
         yield show

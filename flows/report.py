@@ -13,11 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
-from markupsafe import Markup
-
-from flows import charts, visible
+from flows import charts, report_charts, visible
+from flows.calibrating import in_words
 from flows.page import environment, write_page
-from flows.sankey import FlowStep, flow, tone
+from flows.report_decisions import Decisions, duration, why_none
+from flows.report_flow import StageCount as StageCount
+from flows.report_flow import check_stages, split, tracks
+from flows.report_judges import JudgeShown, limit_words, side_parts
+from flows.report_rubrics import RubricsShown
 from schemas.records import Decision, Pair, Prompt, Reject, Response, StepLabels, Vote
 
 Group = Literal["agreeing", "narrow", "disagreeing", "dropped"]
@@ -49,39 +52,6 @@ class Place:
     name: str
     path: str
     what: str
-
-
-@dataclass(frozen=True)
-class StageCount:
-    """What went into a stage, what came out, and what stopped there.
-
-    `unit` is what `rows_in` counts; `made` is what `rows_out` counts where that is something else
-    (prompts in, responses out). `each` is the number of rows made of a row: the page then claims,
-    and checks, rows_in * each = rows_out + rejects. 1 is a filter; None claims nothing. `after`
-    names the earlier stage whose whole output this one takes (checked). `outcomes` split rows_out
-    (checked), such as right/wrong/unparsed/truncated or keep/flip/soften/drop/route.
-    """
-
-    stage: str
-    unit: str
-    rows_in: int
-    rows_out: int
-    rejects: Mapping[str, int] = field(default_factory=dict)
-    note: str = ""
-    made: str = ""
-    each: int | None = 1
-    after: str = ""
-    outcomes: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def out_unit(self) -> str:
-        """What `rows_out` counts."""
-        return self.made or self.unit
-
-    @property
-    def rejected(self) -> int:
-        """Rows that stopped."""
-        return sum(self.rejects.values())
 
 
 @dataclass(frozen=True)
@@ -170,6 +140,16 @@ class PairRow:
 
 
 @dataclass(frozen=True)
+class Band:
+    """Pairs whose decision's probability is in a range, and some of them to read."""
+
+    low: float
+    high: float
+    pairs: int
+    rows: tuple[PairRow, ...] = ()
+
+
+@dataclass(frozen=True)
 class ReportData:
     """All that a page shows. Empty parts are said to be empty, in words."""
 
@@ -191,7 +171,12 @@ class ReportData:
     step_pages: bool = False
     """Whether steps/index.html lies beside the report: the page links to it."""
     evaluation: Evaluation | None = None
+    judges: tuple[JudgeShown, ...] = ()
+    rubrics: RubricsShown | None = None
+    decisions: Decisions | None = None
     rows: tuple[PairRow, ...] = ()
+    bands: tuple[Band, ...] = ()
+    """Pairs of each probability; none of them is among `rows`."""
     rejects: tuple[Reject, ...] = ()
     """Examples; up to three of a stage and code are shown. Counts come from `stages`."""
     plan_text: str = ""
@@ -200,37 +185,21 @@ class ReportData:
 
 def check(data: ReportData) -> None:
     """Raise ValueError, naming the stage, where the page's counts would not add up."""
-    seen: dict[str, StageCount] = {}
-    for s in data.stages:
-        counts = [s.rows_in, s.rows_out, *s.rejects.values(), *s.outcomes.values()]
-        if min(counts) < 0:
-            raise ValueError(f"{s.stage}: a count is below 0")
-        if s.each is not None and s.rows_in * s.each != s.rows_out + s.rejected:
-            raise ValueError(
-                f"{s.stage}: {s.rows_in} {s.unit} in, {s.each} each, are not {s.rows_out} out "
-                f"and {s.rejected} rejected"
-            )
-        if s.outcomes and sum(s.outcomes.values()) != s.rows_out:
-            raise ValueError(
-                f"{s.stage}: its outcomes sum to {sum(s.outcomes.values())}, not to the "
-                f"{s.rows_out} that came out"
-            )
-        if s.after:
-            if s.after not in seen:
-                raise ValueError(f"{s.stage}: follows {s.after}, which is no earlier stage")
-            before = seen[s.after]
-            if (before.rows_out, before.out_unit) != (s.rows_in, s.unit):
-                raise ValueError(
-                    f"{s.stage}: takes {s.rows_in} {s.unit}, but {s.after} gave "
-                    f"{before.rows_out} {before.out_unit}"
-                )
-        seen[s.stage] = s
+    check_stages(data.stages)
     known = Counter[tuple[str, str]]()
     for s in data.stages:
         known.update({(s.stage, code): n for code, n in s.rejects.items()})
     for (stage, code), n in Counter((r.stage, r.code) for r in data.rejects).items():
         if n > known[stage, code]:
             raise ValueError(f"{stage}: {n} examples of {code}, but {known[stage, code]} counted")
+    for band in data.bands:
+        if len(band.rows) > band.pairs:
+            raise ValueError(f"{len(band.rows)} pairs of a band that has {band.pairs}")
+    for judge in data.judges:
+        if sum(judge.sides.values()) > judge.usable or judge.usable > judge.votes:
+            raise ValueError(
+                f"judge {judge.name}: more pairs than usable votes, or those than votes"
+            )
     p = data.positions
     if p and p.no_error + sum(p.first_error) != p.trajectories:
         raise ValueError(
@@ -249,58 +218,6 @@ def check(data: ReportData) -> None:
             raise ValueError(f"{f.name}: {len(f.per_seed)} values for {len(e.seeds)} seeds")
         if f.low is not None and f.high is not None and not f.low <= f.value <= f.high:
             raise ValueError(f"{f.name}: {f.value} is outside its interval")
-
-
-@dataclass(frozen=True)
-class _Track:
-    """Stages of one unit in a row, each taking what the one before gave."""
-
-    unit: str
-    origin: str
-    stages: tuple[StageCount, ...]
-
-    @property
-    def drawing(self) -> Markup:
-        """The flow's picture. Where a stage makes any number of rows, its rejects are of the unit
-        it took: the table has them, this picture of the unit it made does not."""
-        steps = [
-            FlowStep(
-                visible.plain(s.stage, 24),
-                s.rows_in if not s.made else s.rows_out + (s.rejected if s.each else 0),
-                {visible.plain(code, 32): n for code, n in s.rejects.items() if s.each},
-                {visible.plain(name, 24): n for name, n in s.outcomes.items()},
-                "in" if not s.made else "asked for" if s.each else "made",
-            )
-            for s in self.stages
-        ]
-        return flow(steps, visible.plain(self.unit, 24), f"Where the {self.unit} went")
-
-
-def _tracks(stages: Sequence[StageCount]) -> list[_Track]:
-    """Chain stages into flows of one unit; one that makes another unit, or branches, starts anew."""
-    chains: list[list[StageCount]] = []
-    for s in stages:
-        home = next((c for c in chains if s.after and c[-1].stage == s.after), None)
-        if home and not s.made and s.each == 1 and home[-1].out_unit == s.unit:
-            home.append(s)
-        else:
-            chains.append([s])
-    tracks = []
-    for chain in chains:
-        first = chain[0]
-        origin = ""
-        if first.made:
-            times = f" × {first.each}" if first.each and first.each > 1 else ""
-            origin = f"made from {charts.number(first.rows_in)} {first.unit}{times}"
-        tracks.append(_Track(first.out_unit, origin, tuple(chain)))
-    return tracks
-
-
-def _split(stage: StageCount) -> list[tuple[str, int, str]]:
-    """A stage's rows as (name, count, colour): outcomes or what went on, then what stopped."""
-    parts = [(visible.plain(k), n, tone(k, i)) for i, (k, n) in enumerate(stage.outcomes.items())]
-    parts = parts or [("went on", stage.rows_out, "s0")]
-    return [*parts, ("rejected", stage.rejected, "bad hatch")] if stage.rejected else parts
 
 
 def _pooled(counts: Sequence[int]) -> list[tuple[str, int]]:
@@ -350,12 +267,20 @@ def _real(value: float | None) -> str:
     return (f"{value:+.3f}" if abs(value) < 1e6 else f"{value:+.3g}").replace("-", "−")
 
 
+def _reach(rubrics: RubricsShown) -> float:
+    """The ends of the bars of rubrics' values: a half, or what the largest needs."""
+    every = [r.value for r in rubrics.rubrics] + [
+        c.value for r in rubrics.rubrics for c in r.criteria
+    ]
+    return max([0.5, *(abs(v.value) for v in every if v is not None and v.value is not None)])
+
+
 def render(data: ReportData) -> str:
     """The page. Raises ValueError where its counts do not add up (see `check`)."""
     check(data)
     helpers = {
         "charts": charts,
-        "split": _split,
+        "split": split,
         "short_names": _short_names,
         "unit_names": _unit_names,
         "better": _better,
@@ -363,10 +288,18 @@ def render(data: ReportData) -> str:
         "wrong_by_position": _wrong_by_position,
         "first_errors": _first_errors,
         "wilson": charts.wilson,
+        "drawings": report_charts,
+        "bound_words": in_words,
+        "reach": _reach,
+        "weight_reach": lambda rows: max([1e-9, *(abs(j.weight) for j in rows if j.weight)]),
+        "side_parts": side_parts,
+        "limit_words": limit_words,
+        "why_none": why_none,
+        "duration": duration,
     }
     groups = [(g, words, [r for r in data.rows if r.group == g]) for g, words in GROUPS.items()]
     page = environment().get_template("report.html.j2")
-    return page.render(data=data, tracks=_tracks(data.stages), groups=groups, **helpers)
+    return page.render(data=data, tracks=tracks(data.stages), groups=groups, **helpers)
 
 
 def write_report(data: ReportData, path: Path) -> None:

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 
 import polars as pl
+import pyarrow as pa
 
-from flows.report import StageCount
+from flows.report_flow import StageCount
+from pipelines.judge.cards import oriented, paired
 from pipelines.store import Published
 
 
@@ -66,6 +68,7 @@ def stage_counts(made: dict[str, Published]) -> Iterable[StageCount]:
             each=None,
             after="ingest",
         )
+    yield from _judging(made)
     if "decide" in made:
         actions = frame(made["decide"], "decisions")["action"].to_list()
         yield StageCount(
@@ -75,6 +78,20 @@ def stage_counts(made: dict[str, Published]) -> Iterable[StageCount]:
             len(actions),
             after="pairs",
             outcomes=dict(Counter(actions).most_common()),
+        )
+    if "route" in made:
+        queue = frame(made["route"], "queue")
+        yield StageCount(
+            "route",
+            "pairs",
+            rows("pairs", "pairs"),
+            len(queue),
+            note=f"{queue['overlap'].sum():,} answers of people asked for",
+            made="questions to people",
+            each=None,
+            after="pairs",
+            outcomes=_counted(queue["purpose"]),
+            drawn=False,
         )
     if "emit" in made:
         facts = made["emit"].manifest.facts
@@ -91,6 +108,190 @@ def stage_counts(made: dict[str, Published]) -> Iterable[StageCount]:
             after="decide",
             outcomes=splits,
         )
+
+
+def _judging(made: dict[str, Published]) -> Iterable[StageCount]:
+    """The stages between pairs and decisions, beside the way of the rows."""
+    for name, out in made.items():
+        if name.startswith("probes."):
+            yield _probes(name, out)
+        elif name.startswith("panel.") or name == "rubric":
+            pairs = made["pairs"].manifest.rows("pairs")
+            yield _votes(name, out, pairs)
+        elif name == "rubrics":
+            kinds = frame(out, "criteria")["kind"]
+            yield StageCount(
+                name,
+                "pairs",
+                made["pairs"].manifest.rows("pairs"),
+                len(kinds),
+                _counted(frame(out, "rejects")["code"]),
+                f"{out.manifest.rows('rubrics'):,} rubrics; any number of criteria a pair",
+                "criteria",
+                None,
+                "pairs",
+                _counted(kinds),
+                drawn=False,
+            )
+        elif name == "verdicts":
+            yield _criterion_verdicts(name, out)
+        elif name == "rubric_value":
+            yield _proof(name, out, made["rubrics"])
+        elif name == "humans":
+            yield _humans(name, out)
+        elif name == "calibrate":
+            beliefs = frame(out, "beliefs")
+            pairs = made["pairs"].manifest.rows("pairs")
+            sure = int(beliefs["calibrated"].sum())
+            yield StageCount(
+                name,
+                "pairs",
+                pairs,
+                len(beliefs),
+                {"no_belief": pairs - len(beliefs)} if pairs > len(beliefs) else {},
+                after="pairs",
+                outcomes={"calibrated": sure, "by agreement alone": len(beliefs) - sure},
+                drawn=False,
+            )
+
+
+def _counted(column: pl.Series) -> dict[str, int]:
+    """How often each value stands there, the commonest first."""
+    return dict(Counter(column.to_list()).most_common())
+
+
+def _probes(name: str, out: Published) -> StageCount:
+    cards = frame(out, "cards")
+    asked = cards.filter(pl.col("measure") == "usable_share")["n"].sum()
+    passed = cards["passed"]
+    return StageCount(
+        name,
+        "votes on probes",
+        int(asked),
+        len(cards),
+        _counted(frame(out, "rejects")["code"]),
+        made="figures",
+        each=None,
+        outcomes={
+            "keep their limit": int(passed.sum()),
+            "break their limit": int((~passed).sum()),
+            "have no limit": passed.null_count(),
+        },
+        drawn=False,
+    )
+
+
+def _votes(name: str, out: Published, pairs: int) -> StageCount:
+    """Each pair has a side that the judge takes, or none, or a reason why it could not judge."""
+    sided = sides(out.table("votes"))
+    lost = unjudged(out)
+    failed = out.manifest.rows("rejects") if "rejects" in out.manifest.tables else 0
+    return StageCount(
+        name,
+        "pairs",
+        pairs,
+        len(sided),
+        _counted(lost["code"]),
+        f"{failed:,} requests without a usable answer" if failed else "",
+        after="pairs",
+        outcomes={side: n for side, n in _counted(sided["side"]).items() if n},
+        drawn=False,
+    )
+
+
+def sides(votes: pa.Table) -> pl.DataFrame:
+    """Columns judge, unit, side of every pair that a judge gave a value: which response it prefers.
+
+    `position clash`: its votes in the two orders side with different responses.
+    """
+    found = paired(oriented(votes)).drop_nulls("value")
+    value = pl.col("value")
+    return found.sort("judge", "unit").select(
+        "judge",
+        "unit",
+        side=pl.when("clash")
+        .then(pl.lit("position clash"))
+        .when(value > 0)
+        .then(pl.lit("for A"))
+        .when(value < 0)
+        .then(pl.lit("for B"))
+        .otherwise(pl.lit("no side")),
+    )
+
+
+def unjudged(out: Published) -> pl.DataFrame:
+    """Columns unit, code, detail of the pairs that a judge voted on without any value."""
+    votes = frame(out, "votes").filter(pl.col("unit_kind") == "pair")
+    code = pl.col("reason").str.extract(r"^([a-z][a-z0-9_]{0,40})(?:$|:|;)").fill_null("no_value")
+    return (
+        votes.group_by("unit", maintain_order=True)
+        .agg(pl.col("reason").first(), usable=pl.col("value").is_not_null().any())
+        .filter(~pl.col("usable"))
+        .select("unit", code=code, detail="reason")
+    )
+
+
+def _criterion_verdicts(name: str, out: Published) -> StageCount:
+    """Each verdict says met or not, or that nobody can tell, or stopped with a reject."""
+    value = frame(out, "votes")["value"]
+    lost = _counted(frame(out, "rejects")["code"])
+    named = {
+        "met": int((value == 1).sum()),
+        "not met": int((value == 0).sum()),
+        "in part": int(((value > 0) & (value < 1)).sum()),
+        "cannot tell": value.null_count() - sum(lost.values()),
+    }
+    return StageCount(
+        name,
+        "verdicts",
+        len(value),
+        len(value) - sum(lost.values()),
+        lost,
+        "a response under a criterion",
+        outcomes={key: n for key, n in named.items() if n},
+        drawn=False,
+    )
+
+
+def _proof(name: str, out: Published, drafts: Published) -> StageCount:
+    after = frame(out, "rubrics")
+    fate = (
+        after.select(
+            pl.when(pl.col("status") == "retired")
+            .then(pl.lit("retired"))
+            .when(pl.col("id").is_in(frame(drafts, "rubrics")["id"].implode()))
+            .then(pl.lit("as they were"))
+            .otherwise(pl.lit("changed"))
+            .alias("fate")
+        )
+    )["fate"]
+    tested = frame(out, "values")["criterion_id"]
+    return StageCount(
+        name,
+        "rubrics",
+        drafts.manifest.rows("rubrics"),
+        len(after),
+        note=f"{len(tested) - tested.null_count():,} criteria tested on held-out pairs",
+        outcomes=_counted(fate),
+        drawn=False,
+    )
+
+
+def _humans(name: str, out: Published) -> StageCount:
+    votes = out.manifest.rows("votes")
+    lost = _counted(frame(out, "rejects")["code"])
+    purposes = _counted(frame(out, "labels")["purpose"])
+    asked = ", ".join(f"{n:,} {purpose}" for purpose, n in purposes.items()) or "none"
+    return StageCount(
+        name,
+        "rows",
+        votes + sum(lost.values()),
+        votes,
+        lost,
+        f"pairs labelled: {asked}",
+        "votes of people",
+        drawn=False,
+    )
 
 
 GROWN = "process: grown"

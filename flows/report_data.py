@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from flows import charts, runs
 from flows.report import (
+    Band,
     EngineUsed,
     Evaluation,
     Figure,
@@ -23,7 +24,17 @@ from flows.report import (
     StageDigest,
     StepPositions,
 )
-from flows.report_counts import GROWN, frame, reject_rows, split_rejects, stage_counts
+from flows.report_counts import (
+    GROWN,
+    frame,
+    reject_rows,
+    split_rejects,
+    stage_counts,
+    unjudged,
+)
+from flows.report_decisions import BANDS, decisions
+from flows.report_judges import judges, pair_votes, voters
+from flows.report_rubrics import rubrics
 from flows.steps_page import FOLDER
 from pipelines.store import Published, Store
 from schemas.record import Record
@@ -35,6 +46,8 @@ READ_EACH = 3
 """Pairs shown of every group."""
 EXAMPLES = 3
 """Rejects shown of every stage and code."""
+READ_BAND = 2
+"""Pairs shown of every band of probability, beside those."""
 BINS = 20
 
 MEANING = {
@@ -68,8 +81,8 @@ def collect(store: Store, record: runs.RunRecord) -> ReportData:
     made = dict(record.outputs(store))
     plan_file = runs.folder(store, record.id) / "plan.toml"
     labels = made.get("process")
-    decisions = frame(made["decide"], "decisions") if "decide" in made else None
-    pairs_read = _pairs_to_read(made) if decisions is not None else ()
+    decided = frame(made["decide"], "decisions") if "decide" in made else None
+    rows, bands = _to_read(made) if decided is not None else ((), ())
     return ReportData(
         plan_name=record.plan,
         run_id=record.id,
@@ -92,15 +105,19 @@ def collect(store: Store, record: runs.RunRecord) -> ReportData:
         step_values=_histogram(labels, "value"),
         interval_widths=_widths(labels),
         decision_probabilities=(
-            charts.Histogram.of(decisions["probability"].to_list(), 0.0, 1.0, BINS)
-            if decisions is not None and len(decisions)
+            charts.Histogram.of(decided["probability"].to_list(), 0.0, 1.0, BINS)
+            if decided is not None and len(decided)
             else None
         ),
         label_sources=_label_sources(made),
         positions=_positions(labels),
         step_pages=(runs.folder(store, record.id) / FOLDER / "index.html").exists(),
         evaluation=_evaluation(made.get("evaluate")),
-        rows=pairs_read,
+        judges=judges(made),
+        rubrics=rubrics(made),
+        decisions=decisions(made),
+        rows=rows,
+        bands=bands,
         rejects=tuple(_examples(made)),
         plan_text=plan_file.read_text("utf-8") if plan_file.exists() else "",
         digests=tuple(
@@ -125,6 +142,8 @@ def _engines(made: dict[str, Published]) -> tuple[EngineUsed, ...]:
             key = f"{who['kind']}|{who['model']}|{who['revision']}"
             known[key] = who
             role = name.split(".")[0]
+            if role in ("panel", "probes"):
+                role = f"judge {name.partition('.')[2]}"
             if role not in roles.setdefault(key, []):
                 roles[key].append(role)
     return tuple(
@@ -240,51 +259,83 @@ def _evaluation(output: Published | None) -> Evaluation | None:
     )
 
 
-def _pairs_to_read(made: dict[str, Published]) -> tuple[PairRow, ...]:
-    """A few pairs of every group, in the decisions' order."""
-    decisions = list(Decision.from_table(made["decide"].table("decisions")))
-    votes: dict[str, list[Vote]] = {}
-    for vote in Vote.from_table(made["judge"].table("votes")):
-        votes.setdefault(vote.unit, []).append(vote)
-    chosen: dict[str, Group] = {}
-    taken: Counter[str] = Counter()
-    for decision in decisions:
-        group = _group(decision, votes.get(decision.pair_id, []))
-        if taken[group] < READ_EACH:
-            taken[group] += 1
-            chosen[decision.pair_id] = group
-    pairs = _some(made["pairs"], "pairs", Pair, "id", set(chosen))
+def _to_read(made: dict[str, Published]) -> tuple[tuple[PairRow, ...], tuple[Band, ...]]:
+    """A few pairs of every group, in the decisions' order, and others of every probability."""
+    decided = frame(made["decide"], "decisions").with_row_index("row")
+    votes = pair_votes(voters(made))
+    opposed = (
+        pl.LazyFrame(pl.from_arrow(votes.select(["unit", "value"])))
+        .group_by("unit")
+        .agg(opposed=(pl.col("value").min() < 0) & (pl.col("value").max() > 0))
+        .collect()
+    )
+    group = (
+        pl.when(pl.col("action").is_in(["drop", "route"]))
+        .then(pl.lit("dropped"))
+        .when(pl.col("opposed").fill_null(False))
+        .then(pl.lit("disagreeing"))
+        .when(pl.col("action") == "soften")
+        .then(pl.lit("narrow"))
+        .otherwise(pl.lit("agreeing"))
+    )
+    decided = decided.join(opposed, left_on="pair_id", right_on="unit", how="left").with_columns(
+        group=group,
+        band=pl.col("probability")
+        .cut([high for _, high in BANDS[:-1]], left_closed=True)
+        .to_physical()
+        .cast(pl.Int64),
+    )
+    few = decided.sort("row").group_by("group", maintain_order=True).head(READ_EACH).sort("row")
+    # Ids are hashes: the first by id are neither the best nor the worst.
+    rest = decided.join(few, on="pair_id", how="anti").sort("pair_id")
+    others = rest.group_by("band", maintain_order=True).head(READ_BAND)
+    wanted = [*few["pair_id"], *others["pair_id"]]
+    shown = _pair_rows(
+        made, votes, dict(zip(wanted, [*few["group"], *others["group"]], strict=True))
+    )
+    bands = tuple(
+        Band(
+            *(low, high, int((decided["band"] == i).sum())),
+            tuple(shown[p] for p in others.filter(pl.col("band") == i)["pair_id"] if p in shown),
+        )
+        for i, (low, high) in enumerate(BANDS)
+    )
+    return tuple(shown[p] for p in few["pair_id"] if p in shown), bands
+
+
+def _pair_rows(
+    made: dict[str, Published], votes: pa.Table, groups: dict[str, Group]
+) -> dict[str, PairRow]:
+    """These pairs with all that belongs to them, by id."""
+    pairs = _some(made["pairs"], "pairs", Pair, "id", set(groups))
+    found = _some(made["decide"], "decisions", Decision, "pair_id", set(groups))
+    cast: dict[str, list[Vote]] = {}
+    for vote in Vote.from_table(
+        votes.filter(pc.is_in(votes["unit"], pa.array(sorted(groups), pa.string())))
+    ):
+        cast.setdefault(vote.unit, []).append(vote)
     sides = {side for pair in pairs.values() for side in (pair.response_a, pair.response_b)}
     responses = _some(made["generate"], "responses", Response, "id", sides)
     prompts = _some(made["ingest"], "prompts", Prompt, "id", {p.prompt_id for p in pairs.values()})
     steps: dict[str, StepLabels] = {}
     if "process" in made:
-        found = _some(made["process"], "step_labels", StepLabels, "response_id", sides)
-        steps = {labels.response_id: labels for labels in found.values() if labels.response_id}
-    return tuple(
-        PairRow(
-            group=chosen[decision.pair_id],
+        own = _some(made["process"], "step_labels", StepLabels, "response_id", sides)
+        steps = {labels.response_id: labels for labels in own.values() if labels.response_id}
+    return {
+        pair.id: PairRow(
+            group=groups[pair.id],
             prompt=prompts[pair.prompt_id],
             pair=pair,
             a=responses[pair.response_a],
             b=responses[pair.response_b],
-            votes=tuple(votes.get(pair.id, ())),
+            votes=tuple(cast.get(pair.id, ())),
             decision=decision,
             steps_a=steps.get(pair.response_a),
             steps_b=steps.get(pair.response_b),
         )
-        for decision in decisions
+        for decision in found.values()
         if (pair := pairs.get(decision.pair_id)) is not None
-    )
-
-
-def _group(decision: Decision, votes: list[Vote]) -> Group:
-    values = [vote.value for vote in votes if vote.value]
-    if decision.action in ("drop", "route"):
-        return "dropped"
-    if min(values, default=0) < 0 < max(values, default=0):
-        return "disagreeing"
-    return "narrow" if decision.action == "soften" else "agreeing"
+    }
 
 
 def _some(
@@ -298,15 +349,37 @@ def _some(
 
 def _examples(made: dict[str, Published]) -> Iterable[Reject]:
     for name, out in made.items():
+        if name.startswith(("panel.", "rubric")) and name not in ("rubrics", "rubric_value"):
+            yield from _unjudged(name, out, made["pairs"])
+            continue
         if "rejects" not in out.manifest.tables or name.startswith(("eval", "train")):
             continue
         parts = [reject_rows(out)]
         if name == "process":
             lost, grown = split_rejects(out, made["generate"])
             parts = [lost, grown.with_columns(stage=pl.lit(GROWN))]
+        elif name.startswith(("probes.", "rubrics", "verdicts", "humans")):
+            # Several requests of these may be about one unit.
+            parts = [frame(out, "rejects").with_columns(stage=pl.lit(name))]
         for every in parts:
             few = every.group_by("code", maintain_order=True).head(EXAMPLES)
             yield from Reject.from_table(few.select(every.columns).to_arrow().cast(_REJECT))
+
+
+def _unjudged(name: str, out: Published, pairs: Published) -> Iterable[Reject]:
+    """Pairs that a judge could not judge, with what is known of the request that failed."""
+    few = unjudged(out).group_by("code", maintain_order=True).head(EXAMPLES)
+    compared = _some(pairs, "pairs", Pair, "id", set(few["unit"]))
+    sides = {side for pair in compared.values() for side in (pair.response_a, pair.response_b)}
+    said: dict[str, str] = {}
+    if "rejects" in out.manifest.tables:
+        rejects = _some(out, "rejects", Reject, "unit", {*few["unit"], *sides})
+        said = {reject.unit: reject.detail for reject in rejects.values()}
+    for row in few.iter_rows(named=True):
+        pair = compared.get(row["unit"])
+        units = [row["unit"], *([pair.response_a, pair.response_b] if pair else [])]
+        detail = next((said[unit] for unit in units if unit in said), row["detail"])
+        yield Reject(unit=row["unit"], stage=name, code=row["code"], detail=detail)
 
 
 _REJECT = Reject.arrow_schema()

@@ -17,7 +17,7 @@ from flows.jobs import Job, run_job
 from flows.plan import Plan, load
 from flows.progress import Reporter
 from flows.runner import Call, Missing, Run, plainly
-from pipelines import ingest
+from pipelines import humans, ingest
 from pipelines.journal import Journal
 from pipelines.store import Store
 from schemas.errors import UserError
@@ -116,6 +116,8 @@ def _run_id(path: Path, plan: Plan, identities: dict[str, str]) -> str:
     inputs = {"prompts": ingest.inputs_digest(plan.prompts)}
     if plan.evaluate is not None:
         inputs["evaluate"] = ingest.inputs_digest(plan.evaluate.prompts)
+    if plan.humans is not None:
+        inputs["humans"] = humans.inputs_digest(plan.humans)
     return f"{plan.name}-{digest(raw, inputs, identities)[:10]}"
 
 

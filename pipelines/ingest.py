@@ -19,13 +19,15 @@ from pydantic import ValidationError
 
 from pipelines import answers, config, constraints, readers
 from pipelines.answers import Verifier
+from pipelines.instructions import checking
+from pipelines.instructions.arguments import BadInstruction
 from pipelines.readers import BadRow, File
 from schemas.errors import UserError
 from schemas.record import digest
-from schemas.records import Constraint, Message, Prompt, Reject
+from schemas.records import Constraint, Instruction, Message, Prompt, Reject
 
 NAME = "ingest"
-VERSION = 2
+VERSION = 3
 
 VERIFIERS: dict[str, Verifier] = {name: name for name in get_args(Verifier)}
 HELD_CHARS = 32_000_000
@@ -53,6 +55,10 @@ class Columns(config.Config):
     """Licence of the row."""
     constraints: str = "constraints"
     """A list of constraints with kind and value."""
+    instructions: str = "instruction_id_list"
+    """A list of ids of verifiable instructions, as IFEval has them."""
+    arguments: str = "kwargs"
+    """The instructions' arguments: a list of objects, or its JSON text."""
 
 
 class Config(config.Config):
@@ -95,8 +101,8 @@ def ingest(config: Config, batch_rows: int = 10_000) -> Iterator[tuple[list[Prom
     A reject's unit is `file-name:line` (row number for Parquet and data sets). Codes: `not_json`,
     `not_an_object`, `bad_csv`, `invalid_utf8`, `missing_prompt`, `empty_prompt`, `bad_role`,
     `bad_type`, `bad_verifier`, `bad_reference` (the verifier cannot read it), `bad_constraint`,
-    `too_long`, `last_turn` (messages do not end with the user's), `duplicate` (an earlier row asks
-    the same: messages, reference, task, verifier and constraints) and `duplicate_id` (another row
+    `bad_instruction`, `too_long`, `last_turn` (messages do not end with the user's), `duplicate` (an earlier row asks
+    the same: messages, reference, task, verifier, constraints and instructions) and `duplicate_id` (another row
     of the same source has this id). Raises UserError for files that cannot be used.
     """
     prompts: list[Prompt] = []
@@ -213,6 +219,7 @@ def _prompt(row: dict[str, Any], config: Config, file: File) -> Prompt:
         task=text(columns.task) or config.task,
         verifier=VERIFIERS[verifier] if verifier else None,
         constraints=_constraints(row.get(columns.constraints), columns.constraints),
+        instructions=_instructions(row, columns),
         source=text(columns.source) or config.source or file.origin,
         source_id=text(columns.id),
         licence=text(columns.licence) or config.licence,
@@ -271,6 +278,17 @@ def _constraints(value: Any, name: str) -> tuple[Constraint, ...]:
             raise BadRow("bad_constraint", str(error)) from error
         found.append(constraint)
     return tuple(found)
+
+
+def _instructions(row: dict[str, Any], columns: Columns) -> tuple[Instruction, ...]:
+    if row.get(columns.instructions) is None:
+        return ()
+    ids = _list(row[columns.instructions], columns.instructions, "bad_instruction")
+    given = row.get(columns.arguments)
+    try:
+        return checking.of_row(ids, [None] * len(ids) if given is None else given)
+    except BadInstruction as error:
+        raise BadRow("bad_instruction", str(error)) from error
 
 
 def _list(value: Any, name: str, code: str) -> list[Any]:

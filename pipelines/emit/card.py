@@ -44,6 +44,8 @@ class PlanFacts:
     """Identity of every engine, as `Identity.as_dict()` gives it, by its digest."""
     probability: str | None = None
     """What `probability` means in this run, in one sentence; none: uncalibrated agreement."""
+    bounds: Sequence[str] = ()
+    """What is stated about the error of what was accepted, a sentence each."""
 
 
 def escape(text: str) -> str:
@@ -94,9 +96,22 @@ def card(name: str, licence: str | None, counts: Mapping[str, Any], facts: PlanF
         escape(facts.probability) if facts.probability is not None else UNCALIBRATED,
         "It is the probability that `chosen` is better than `rejected`, and so the soft target to "
         "train on. `margin` is the mean of the judges' oriented votes, in [-1, 1].",
+        _bounds(facts, counts),
         _loading(counts),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _bounds(facts: PlanFacts, counts: Mapping[str, Any]) -> str:
+    """What is stated about wrong labels; nothing where no bound was asked for."""
+    if not facts.bounds:
+        return ""
+    stated = "\n".join(f"- {escape(line)}" for line in facts.bounds)
+    return (
+        f"## Error bound\n\n{stated}\n\nThe bound is about rows whose `accepted` is true: "
+        f"{counts['accepted']} of those emitted here. It holds for pairs like those that people were "
+        "asked about, drawn at random, and for no others."
+    )
 
 
 def _header(name: str, licence: str | None, counts: Mapping[str, Any]) -> str:
@@ -197,6 +212,7 @@ _FATES = {
     "missing_prompt": "prompt not in the run",
     "missing_response": "response not in the run",
     "low_probability": "probability below the plan's minimum",
+    "outside_bound": "not accepted within the plan's error bound",
     "bad_split": "steps do not make up the solution",
     "unresolved": "the labelling method found no label and no value",
     "unlabelled": "no step has a label or a value",

@@ -82,6 +82,8 @@ class Config(config.Config):
     """Share of prompts held out for testing."""
     min_probability: Annotated[float, Ge(0.0), Le(1.0)] = 0.0
     """Preferences, of steps too, less probable than this are rejected as `low_probability`."""
+    accepted_only: bool = False
+    """Emit only what lies within the plan's error bound; others are rejected as `outside_bound`."""
     licence: str | None = None
     """Licence of the whole dataset, as the Hub spells it (`apache-2.0`); none: not stated."""
 
@@ -109,7 +111,11 @@ def emit(
     if "siblings" not in config.step_views:
         siblings = siblings.clear()
     (pairs, steps, siblings), promoted = assign_splits(
-        [pair_ledger(frames, config.min_probability), step_ledger(frames), siblings],
+        [
+            pair_ledger(frames, config.min_probability, config.accepted_only),
+            step_ledger(frames),
+            siblings,
+        ],
         config.validation,
         config.test,
     )
@@ -164,6 +170,7 @@ def emit(
         "rows": rows,
         "promoted": promoted,
         "rejects": _tally(frame(rejects), "stage", "code"),
+        "accepted": int(kept["accepted"].fill_null(False).sum()),
         **_provenance(frames, kept, labelled),
     }
     text = card(config.name, config.licence, counts, plan_facts or PlanFacts())

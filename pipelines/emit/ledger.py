@@ -86,11 +86,14 @@ def _public(column: str) -> pl.Expr:
     return pl.when(short == "").then(pl.lit("local")).otherwise(short).alias(column)
 
 
-def pair_ledger(frames: Frames, min_probability: float) -> pl.DataFrame:
+def pair_ledger(
+    frames: Frames, min_probability: float, accepted_only: bool = False
+) -> pl.DataFrame:
     """One row a pair: its `fate`, which side is chosen, row numbers of its texts.
 
     `fate` is `emitted` or what stopped it: `drop`, `route` (decided), `rejected` (an earlier stage
-    stopped it), `undecided`, `missing_prompt`, `missing_response`, `low_probability`.
+    stopped it), `undecided`, `missing_prompt`, `missing_response`, `low_probability`,
+    `outside_bound` (not accepted, where only that is emitted).
     """
     of_response = frames.responses.select("response_row", response_id="id")
     target, label = pl.col("target"), pl.col("label")
@@ -137,6 +140,8 @@ def pair_ledger(frames: Frames, min_probability: float) -> pl.DataFrame:
             .then(pl.lit("missing_response"))
             .when(pl.col("probability") < min_probability)
             .then(pl.lit("low_probability"))
+            .when(pl.lit(accepted_only) & ~pl.col("accepted").fill_null(False))
+            .then(pl.lit("outside_bound"))
             .otherwise(pl.lit("emitted")),
         )
         .sort("prompt_row", "pair_id", nulls_last=True)
@@ -324,6 +329,7 @@ def all_rejects(
 
 
 _DETAIL = {
+    "outside_bound": "it is not accepted within the plan's error bound",
     "undecided": "no decision was made about this pair",
     "missing_prompt": "its prompt is not in the run",
     "missing_response": "a response of it is not in the run",

@@ -4,8 +4,8 @@
   becomes a pitfall (the same words, counted against), any other is taken out.
 - A rubric of one prompt that was made from pairs stays if judging those pairs by it gives the known
   preference (OpenRubrics' consistency).
-- One that was made from no pair (facts of a reference, the prompt's own requirements, a person's)
-  stays unless it, or a criterion of it, misleads on the pairs it could be tested on.
+- One that was made from no pair (facts of a reference, the prompt's own requirements), and one that a
+  person has approved, stays unless it, or a criterion of it, misleads on the pairs it was tested on.
 
 A rubric without criteria left is retired.
 """
@@ -52,7 +52,7 @@ def prove(
                 renamed[found.id] = old
         whole = said.get((rubric.id, None))
         out = not kept
-        if rubric.prompt_id is not None and rubric.pairs:
+        if rubric.prompt_id is not None and rubric.pairs and rubric.status != "approved":
             out = out or not consistent.get(rubric.id, False)
         elif whole is not None:
             out = out or whole.action == "flip"
@@ -87,11 +87,12 @@ def reweighted(done: Proven, weights: Mapping[str, float]) -> Proven:
 
 def _judged(criterion: Criterion, rubric: Rubric, value: RubricValue | None) -> Criterion | None:
     """A criterion as it goes on; None: it does not."""
+    trusted = rubric.prompt_id is not None or rubric.status == "approved"
     if value is None:
-        return criterion if rubric.prompt_id is not None else None
+        return criterion if trusted else None
     if value.action == "flip":
         other = "principle" if criterion.kind == "pitfall" else "pitfall"
         return criterion.model_copy(update={"kind": other})
-    if value.action == "keep" or rubric.prompt_id is not None:
+    if value.action == "keep" or trusted:
         return criterion
     return None

@@ -22,7 +22,8 @@ INGEST = {
     "columns": {
         **{"prompt": "prompt", "messages": "messages", "reference": "reference", "id": "id"},
         **{"task": "task", "verifier": "verifier", "source": "source", "licence": "licence"},
-        "constraints": "constraints",
+        **{"constraints": "constraints", "instructions": "instruction_id_list"},
+        "arguments": "kwargs",
     },
     "task": "math",
     "verifier": "numeric",
@@ -117,10 +118,34 @@ WHOLE: dict[str, Any] = {
         "scoring": {"gate": 0.5},
         "value": {"min_pairs": 5, "min_prompts": 2, "fdr": 0.1},
     },
-    "decide": {"keep_margin": 0.2, "flip_margin": 0.4, "min_votes": 1, "route": False},
+    "humans": {
+        **{"paths": ["votes.parquet"], "error": 0.1, "purpose": "audit", "propensity": 0.5},
+    },
+    "embed": {"model": "org/name", "batch": 8, "device": "cpu"},
+    "calibrate": {
+        **{"folds": 3, "min_given": 100, "min_labels": 20, "fit_pairs": 1000},
+        **{"shared_responses": False, "ridge": 5.0, "slices": "source"},
+    },
+    "decide": {
+        **{"keep_margin": 0.2, "flip_margin": 0.4, "min_votes": 1, "route": False},
+        "costs": {
+            **{"wrong_label": 2.0, "softened": 0.1, "dropped": 0.2, "human_label": 0.1},
+            **{"human_error": 0.1, "route": False},
+        },
+    },
+    "risk": {
+        **{"kind": "conditional", "alpha": 0.05, "confidence": 0.8, "slices": True},
+        **{"units": "prompts", "label_error": 0.01, "weighted": True},
+    },
+    "route": {
+        **{"answers": 50, "seconds": 20.0, "hourly_rate": 10.0, "error_cost": 2.0},
+        **{"human_error": 0.1, "audit": 0.2, "gold": 0.1, "overlap": 2, "overlap_share": 0.1},
+        **{"candidates": 3.0, "round": 1},
+    },
     "emit": {
         **{"name": "maximal", "formats": ["standard"], "validation": 0.2, "test": 0.2},
-        **{"min_probability": 0.5, "licence": "mit", "step_views": ["trl"]},
+        **{"min_probability": 0.5, "accepted_only": True, "licence": "mit"},
+        "step_views": ["trl"],
     },
     "train": {
         "reward": {**TRAIN, "center": 0.0, "margin": True},
@@ -175,6 +200,7 @@ def bundled() -> dict[str, Any]:
 PLANS = {
     "bundled": bundled(),
     "maximal": MAXIMAL,
+    "paid": scripted(name="paid", calibrate={}, route={"money": 5.0}),
     **{
         method: scripted(name=method, process={"method": method, **own})
         for method, own in OF_METHODS.items()
@@ -207,7 +233,8 @@ def keys(plan: Mapping[str, Any], node: dict[str, Any], at: tuple[str, ...] = ()
                 inner = option["properties"][name]
                 kinds = tuple(_options(inner, value))
                 needed = name in option.get("required", ())
-                yield Key((*at, name), kinds, needed, known, name == "kind")
+                tag = name == "kind" and "discriminator" in node
+                yield Key((*at, name), kinds, needed, known, tag)
                 if isinstance(value, dict):
                     yield from keys(value, inner, (*at, name))
         elif "additionalProperties" in option:
@@ -241,10 +268,10 @@ def mutated(plan: dict[str, Any], at: tuple[str, ...], value: Any = None) -> dic
     return made
 
 
+SMALL = {**dict.fromkeys(OF_METHODS, "process"), "paid": "route"}
+"""Plans of which one table alone is new."""
 ALL = {
-    name: tuple(
-        key for key in keys(plan, SCHEMA) if name not in OF_METHODS or key.at[0] == "process"
-    )
+    name: tuple(key for key in keys(plan, SCHEMA) if key.at[0] == SMALL.get(name, key.at[0]))
     for name, plan in PLANS.items()
 }
-"""Keys by plan; of a method's plan those of [process], for the others are nothing new."""
+"""Keys by plan."""

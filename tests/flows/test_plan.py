@@ -90,7 +90,8 @@ def test_a_misspelt_key_is_refused_with_the_nearest_one(name: str, place: Path) 
             table[wrong] = value
             said = refusal(place, plan)
             if key.tag:  # without its tag nobody knows which table it is
-                assert said.startswith(f"{'.'.join(key.at)}: missing; one of 'local', 'openai'")
+                kinds = "'local', 'openai'" if key.at[0] == "engines" else "'code', 'likelihood'"
+                assert said.startswith(f"{'.'.join(key.at)}: missing; one of {kinds}")
             elif len(right) < 4:
                 assert said.startswith(f"{'.'.join((*key.at[:-1], wrong))}: unknown key; ")
                 assert repr(right) in said or right in said.partition("known here: ")[2]
@@ -105,7 +106,9 @@ def test_a_misspelt_key_is_refused_with_the_nearest_one(name: str, place: Path) 
 def test_a_required_key_that_is_missing_is_named(name: str, place: Path) -> None:
     needed = [key for key in ALL[name] if key.required and not key.tag]
     of_all = {"name", "prompts", "engines", "generate", "emit"}
-    assert {key.dotted for key in needed} >= ({"process.engine"} if name in OF_METHODS else of_all)
+    if name in OF_METHODS:
+        of_all = {"process.engine"}
+    assert {key.dotted for key in needed} >= (set() if name == "paid" else of_all)
     for key in needed:
         said = refusal(place, mutated(PLANS[name], key.at))
         assert said == f"{key.dotted}: missing; add it (`prefinery plan schema` explains every key)"

@@ -152,6 +152,8 @@ def test_bad_rows_are_rejects_and_counts_add_up(tmp_path):
         ({"prompt": "x", "constraints": [{"kind": "rhymes"}]}, "bad_constraint"),
         ({"prompt": "x", "constraints": [{"kind": "matches", "value": "("}]}, "bad_constraint"),
         ({"prompt": "x", "constraints": [{"kind": "max_words"}]}, "bad_constraint"),
+        ({"prompt": "x", "instruction_id_list": ["rhyme:royal"]}, "bad_instruction"),
+        ({"prompt": "x", "instruction_id_list": "a,b"}, "bad_instruction"),
         ({"prompt": "x" * 100_001}, "too_long"),
         ({"prompt": "x", "reference": "1" * 100_001}, "too_long"),
         ({"prompt": "fine", "id": "g"}, "duplicate"),
@@ -169,7 +171,23 @@ def test_bad_rows_are_rejects_and_counts_add_up(tmp_path):
     details = {reject.unit: reject.detail for reject in rejects}
     assert details["p.jsonl:9"] == "no 'prompt' or 'messages'; the nearest is 'Prompt'"
     assert details["p.jsonl:17"] == "'human' is none of system, user, assistant"
-    assert details["p.jsonl:33"] == "100001 characters, at most 100000 are taken"
+    assert details["p.jsonl:35"] == "100001 characters, at most 100000 are taken"
+
+
+def test_verifiable_instructions_are_read_as_ifeval_has_them(tmp_path):
+    ids = ["punctuation:no_comma", "length_constraints:number_words"]
+    given = [{}, {"relation": "at least", "num_words": 3, "keyword": None}]
+    rows = [
+        {"prompt": "a", "instruction_id_list": ids, "kwargs": json.dumps(given)},
+        {"prompt": "b", "instruction_id_list": ids, "kwargs": given},
+        {"prompt": "c", "instruction_id_list": ids[:1]},
+        {"prompt": "d", "instruction_id_list": []},
+    ]
+    prompts, rejects = read(write(tmp_path / "p.jsonl", *rows))
+    assert rejects == []
+    both = [("punctuation:no_comma", "{}"), (ids[1], '{"num_words":3,"relation":"at least"}')]
+    found = [[(i.id, i.arguments) for i in p.instructions] for p in prompts]
+    assert found == [both, both, both[:1], []]
 
 
 def test_lines_are_numbered_as_an_editor_shows_them(tmp_path):

@@ -37,7 +37,6 @@ FLAGS = (
     "--dtype=float32",
     "--enforce-eager",
     "--host=127.0.0.1",
-    "--max-model-len=512",
     "--max-num-seqs=128",
     # On a CPU it dies when it has to split the prompt of a request that has a seed
     # ("CPU Generator does not use offset").
@@ -134,11 +133,14 @@ class VLLMServer:
     server. If the tests themselves are killed, the kernel tells the server to stop.
     """
 
-    def __init__(self, python: Path, model: Path, log: Path, name: str = "policy") -> None:
+    def __init__(
+        self, python: Path, model: Path, log: Path, name: str = "policy", context: int = 512
+    ) -> None:
         self.python = python
         self.model = model
         self.log = log
         self.name = name
+        self.context = context
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -157,6 +159,7 @@ class VLLMServer:
     def start(self) -> None:
         """Start it and wait until it answers. RuntimeError with the log's end if it does not."""
         served = {"--model": self.model, "--served-model-name": self.name, "--port": self.port}
+        served["--max-model-len"] = self.context
         options = [f"{name}={value}" for name, value in served.items()]
         environment = os.environ | {
             "DO_NOT_TRACK": "1",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pipelines.rubrics.proof import prove
+from pipelines.rubrics.proof import prove, reweighted
 from schemas.records import Criterion, Rubric, RubricValue
 
 
@@ -80,3 +80,21 @@ def test_a_rubric_of_no_pair_stays_until_it_misleads() -> None:
     assert turned.criteria == (GOOD.id, BAD.model_copy(update={"kind": "pitfall"}).id)
     (out,) = prove([GOOD, BAD], [rubric], [valued(rubric, None, "flip", "misleads")], {}).rubrics
     assert out.status == "retired"
+
+
+def test_what_a_person_approved_stays_until_it_misleads() -> None:
+    rubric = Rubric(criteria=(GOOD.id, BAD.id), method="person", status="approved")
+    few = [valued(rubric, c, "retire", "too_few_pairs") for c in (None, GOOD, BAD)]
+    assert prove([GOOD, BAD], [rubric], few, {}).rubrics == [rubric]
+    (turned,) = prove([GOOD, BAD], [rubric], [valued(rubric, BAD, "flip", "misleads")], {}).rubrics
+    assert turned.criteria == (GOOD.id, BAD.model_copy(update={"kind": "pitfall"}).id)
+    assert (turned.status, turned.replaces) == ("approved", rubric.id)
+
+
+def test_other_weights_are_other_criteria_with_the_same_verdicts() -> None:
+    rubric = Rubric(prompt_id="p", criteria=(GOOD.id, BAD.id), method="nuggets")
+    done = reweighted(prove([GOOD, BAD], [rubric], [], {}), {GOOD.id: 0.25})
+    light = GOOD.model_copy(update={"weight": 0.25})
+    assert done.criteria == [light, BAD]
+    assert done.rubrics[0].criteria == (light.id, BAD.id)
+    assert done.renamed == {light.id: GOOD.id, BAD.id: BAD.id}
