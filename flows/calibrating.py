@@ -5,6 +5,7 @@ Calibration sees all pairs at once, so these outputs are one shard each.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,16 +30,38 @@ DECIDE_VERSION = 1
 VECTORS = "vectors.npy"
 
 
+@dataclass(frozen=True)
+class Deciding:
+    """How one run turns votes into decisions, with what people said and what texts are alike."""
+
+    run: Run
+    config: CalibratePlan
+    made: Material
+    people: Published | None
+    vectors: Published | None
+
+    def decide(self, votes: Votes, prefix: str = "") -> Published:
+        """Decisions from votes, as `PREFIXcalibrate` and `PREFIXdecide`."""
+        beliefs = _calibrate(self, votes, prefix)
+        return _decide(self.run, self.made, beliefs, self.people, prefix)
+
+
 def decide_by_beliefs(
     run: Run, config: CalibratePlan, made: Material, votes: Votes
 ) -> tuple[Votes, Published]:
     """All votes, people's among them, and what is decided; the review queue where one is wanted."""
     people = _people(run, made) if run.plan.humans is not None else None
     vectors = _embed(run, made) if run.plan.embed is not None else None
-    beliefs = _calibrate(run, config, made, votes, people, vectors)
-    decisions = _decide(run, made, beliefs, people)
+    deciding = Deciding(run, config, made, people, vectors)
+    if run.plan.rounds is None:
+        decisions = deciding.decide(votes)
+    else:
+        # torch is loaded for these alone
+        from flows.rounds import refine
+
+        votes, decisions = refine(run, run.plan.rounds, made, votes, deciding)
     if run.plan.route is not None:
-        _route(run, made, beliefs, decisions, people, vectors)
+        _route(run, made, run.published["calibrate"], decisions, people, vectors)
     if people is not None:
         votes = Votes({**votes.by_name, "humans": people})
     return votes, decisions
@@ -98,17 +121,12 @@ def _vectors(output: Published) -> np.ndarray:
     return found
 
 
-def _calibrate(
-    run: Run,
-    config: CalibratePlan,
-    made: Material,
-    votes: Votes,
-    people: Published | None,
-    vectors: Published | None,
-) -> Published:
+def _calibrate(deciding: Deciding, votes: Votes, prefix: str) -> Published:
     """P(label is right) of every pair."""
+    run, config, made = deciding.run, deciding.config, deciding.made
+    people, vectors = deciding.people, deciding.vectors
     step = Step(
-        "calibrate",
+        f"{prefix}calibrate",
         calibrate.NAME,
         calibrate.VERSION,
         settings(config),
@@ -158,13 +176,15 @@ def _slices(pairs: pa.Table, prompts: pa.Table, config: CalibratePlan) -> pa.Tab
     return found.select("pair_id", "slice").to_arrow()
 
 
-def _decide(run: Run, made: Material, beliefs: Published, people: Published | None) -> Published:
+def _decide(
+    run: Run, made: Material, beliefs: Published, people: Published | None, prefix: str
+) -> Published:
     """Actions by posterior and costs, and what of it lies within the stated bound."""
     costs, bounding = run.plan.decide.costs, run.plan.risk
     # People can be asked where there is a queue to put the pair in.
     costs = costs.model_copy(update={"route": costs.route and run.plan.route is not None})
     step = Step(
-        "decide",
+        f"{prefix}decide",
         "decide_by_posterior",
         DECIDE_VERSION,
         {
@@ -228,7 +248,7 @@ def _route(
             seed=run.plan.seed,
             round=config.round,
             asked=_asked(people, config.round) if people is not None else None,
-            embeddings=_of_pairs(made, _vectors(vectors)) if vectors is not None else None,
+            embeddings=of_pairs(made, vectors) if vectors is not None else None,
         )
         advance(len(queue), 0)
         return {"queue": (ReviewItem, queue)}, {
@@ -257,8 +277,9 @@ def _asked(people: Published, round: int) -> pa.Table:
     )
 
 
-def _of_pairs(made: Material, vectors: np.ndarray) -> np.ndarray:
+def of_pairs(made: Material, embedded: Published) -> np.ndarray:
     """A vector a pair: the middle of its responses', float32 [pairs, d]."""
+    vectors = _vectors(embedded)
     ids = made.responses.table("responses")["id"].to_pylist()
     row = {response: at for at, response in enumerate(ids)}
     pairs = made.paired.table("pairs")

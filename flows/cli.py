@@ -264,6 +264,56 @@ def rubrics_export(
 
 
 @app.command()
+def audit(
+    datasets: Annotated[
+        list[str],
+        typer.Argument(metavar="DATASET...", help="Parquet, JSONL or `datasets` folders of pairs."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for what is found.")],
+    model: Annotated[
+        str, typer.Option(help="Sentence-embedding model: a folder, or its name on the Hub.")
+    ],
+    action: Annotated[
+        Literal["report", "drop", "soften", "flip"],
+        typer.Option(help="What to do with labels that are probably wrong."),
+    ] = "report",
+    prompt: Annotated[str | None, typer.Option(help="Column of the prompt.")] = None,
+    chosen: Annotated[str | None, typer.Option(help="Column of the better response.")] = None,
+    rejected: Annotated[str | None, typer.Option(help="Column of the worse response.")] = None,
+    responses: Annotated[str | None, typer.Option(help="Column of rated responses.")] = None,
+    ratings: Annotated[str | None, typer.Option(help="Column of their ratings.")] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of a judge's score, or CHOSEN:REJECTED; repeatable."),
+    ] = None,
+    human: Annotated[str | None, typer.Option(help="Column of human labels.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Randomness.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Audit preference data: how likely each label is right, duplicates, leaks, bias; clean it."""
+    from flows import audit_command
+
+    found = audit_command.run(
+        datasets,
+        out,
+        model=model,
+        action=action,
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        responses=responses,
+        ratings=ratings,
+        judges=judge or (),
+        human=human,
+        seed=seed,
+    )
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        print(out / audit_command.PAGE)
+
+
+@app.command()
 def doctor(
     plan: Annotated[
         Path | None, typer.Argument(metavar="[PLAN]", help="Also check this plan's engines.")

@@ -58,12 +58,15 @@ def gather_votes(run: Run, made: Material) -> Votes:
     if run.plan.judge.judges:
         found["judge"] = _derived(run, made)
     # Judges that are shown rubrics come after the rubrics, which the others' votes may rest on.
-    first = {n: c for n, c in run.plan.judge.panel.items() if not getattr(c, "rubric", False)}
+    judges = dict(run.plan.judge.panel)
+    if run.plan.rounds is not None and run.plan.rounds.judge is not None:
+        del judges[run.plan.rounds.judge]  # it is asked about few pairs, and later
+    first = {n: c for n, c in judges.items() if not getattr(c, "rubric", False)}
     found |= _panel(run, first, made, None)
     if run.plan.rubrics is None:
         return Votes(found)
     proven, found[JUDGE] = judge_by_rubrics(run, made, Votes(dict(found)))
-    rest = {n: c for n, c in run.plan.judge.panel.items() if n not in first}
+    rest = {n: c for n, c in judges.items() if n not in first}
     return Votes(found | _panel(run, rest, made, proven))
 
 

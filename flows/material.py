@@ -21,15 +21,19 @@ class Material:
     labels: Published | None
     paired: Published
 
+    def by_name(self) -> dict[str, Published | None]:
+        """Its outputs, as stages name their inputs."""
+        return {
+            "prompts": self.prompts,
+            "responses": self.responses,
+            "verdicts": self.verdicts,
+            "labels": self.labels,
+            "pairs": self.paired,
+        }
+
     def digests(self) -> dict[str, str]:
         """Inputs of a stage that reads all of it."""
-        return digests(
-            prompts=self.prompts,
-            responses=self.responses,
-            verdicts=self.verdicts,
-            labels=self.labels,
-            pairs=self.paired,
-        )
+        return digests(**self.by_name())
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pipelines.journal import Journaled
 from pipelines.judge import panel
 from pipelines.judge.cases import Case
 from pipelines.judge.config import PanelJudge
+from pipelines.judge.panel import judge as judge
 from pipelines.store import Draft, Output, Published
 from schemas.records import Criterion, JudgeCard, Pair, Prompt, Reject, Response, Rubric, Vote
 
@@ -68,9 +69,9 @@ def ask_judge(
     rubrics: Published | None,
 ) -> Published:
     """A judge's votes on all pairs, shard by shard."""
-    used = _engines(run, config)
+    used = engines(run, config)
     rubric = criteria_by_prompt(rubrics) if rubrics is not None else None
-    step = _step(
+    made = step(
         run, f"{NAME}.{name}", NAME, name, config, used, digests(
             prompts=prompts, responses=responses, pairs=paired, rubrics=rubrics
         )
@@ -87,7 +88,7 @@ def ask_judge(
             list(used.values()),
             lambda: panel.judge(name, config, cases, used, run.plan.seed, advance),
         )
-        check_failures(run, list(used.values()), step.name, done.rejects, len(done.votes))
+        check_failures(run, list(used.values()), made.name, done.rejects, len(done.votes))
         output: Output = {
             "votes": (Vote, Vote.to_table(done.votes)),
             "rejects": (Reject, Reject.to_table(done.rejects)),
@@ -95,16 +96,16 @@ def ask_judge(
         return output, {"rows": len(cases)}
 
     total = paired.manifest.rows("pairs")
-    return stage(run, step, units(run, step, paired.shards(), work), lambda: total)
+    return stage(run, made, units(run, made, paired.shards(), work), lambda: total)
 
 
 def probe_judge(run: Run, name: str, config: PanelJudge) -> Published:
     """A judge's card from the probe set."""
     probing = run.plan.judge.probes
     assert probing is not None
-    used = _engines(run, config)
-    step = _step(run, f"{PROBES}.{name}", PROBES, name, config, used, {})
-    step.config["probes"] = probing.model_dump(mode="json")
+    used = engines(run, config)
+    made = step(run, f"{PROBES}.{name}", PROBES, name, config, used, {})
+    made.config["probes"] = probing.model_dump(mode="json")
 
     def work(draft: Draft, advance: Advance) -> tuple[Output, dict[str, Any]]:
         cards, rejects = ask(
@@ -117,7 +118,7 @@ def probe_judge(run: Run, name: str, config: PanelJudge) -> Published:
         }
         return output, {"rows": len(cards)}
 
-    return stage(run, step, whole(run, step, work), lambda: 0)
+    return stage(run, made, whole(run, made, work), lambda: 0)
 
 
 def failing(cards: Published) -> str | None:
@@ -128,11 +129,12 @@ def failing(cards: Published) -> str | None:
     return None
 
 
-def _engines(run: Run, config: PanelJudge) -> dict[str, Journaled]:
+def engines(run: Run, config: PanelJudge) -> dict[str, Journaled]:
+    """The engines that a judge asks."""
     return {name: run.engines[name] for name in panel.engines_of(config)}
 
 
-def _step(
+def step(
     run: Run,
     name: str,
     kind: str,
@@ -140,7 +142,9 @@ def _step(
     config: PanelJudge,
     used: Mapping[str, Journaled],
     inputs: Mapping[str, str],
+    more: Mapping[str, Any] | None = None,
 ) -> Step:
+    """A stage that asks a judge; `more` is what else of the config makes its output another."""
     asked = list(used.values())
     roles = {role: run.engines[name].identity.digest for role, name in panel.roles(config)}
     return Step(
@@ -151,6 +155,7 @@ def _step(
             **config.model_dump(mode="json", exclude={role for role, _ in panel.roles(config)}),
             "judge": judge,
             "material": panel.material(config),
+            **(more or {}),
         },
         {**inputs, **roles},
         asked[0] if asked else None,

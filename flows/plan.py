@@ -9,13 +9,19 @@ import tomllib
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError
 
+from flows.plan_parts import CalibratePlan as CalibratePlan
+from flows.plan_parts import DecidePlan as DecidePlan
+from flows.plan_parts import EngineConfig as EngineConfig
+from flows.plan_parts import EvaluatePlan as EvaluatePlan
+from flows.plan_parts import RoundsPlan as RoundsPlan
+from flows.plan_parts import RoutePlan as RoutePlan
+from flows.plan_parts import RubricsPlan as RubricsPlan
+from flows.plan_parts import TrainPlan as TrainPlan
 from pipelines.config import Config
-from pipelines.consistency.calibrate import CalibrateConfig
-from pipelines.consistency.decide import DecideConfig, PosteriorConfig
 from pipelines.consistency.risk import RiskConfig
 from pipelines.embedding import EmbedConfig
 from pipelines.emit.emit import Config as EmitConfig
@@ -23,7 +29,6 @@ from pipelines.engines.local import LocalConfig
 from pipelines.engines.openai import OpenAIConfig
 from pipelines.engines.scripted import ScriptedConfig
 from pipelines.engines.vllm import VLLMConfig
-from pipelines.evaluation.evaluate import EvaluateConfig
 from pipelines.generate import GenerateConfig
 from pipelines.humans import HumansConfig
 from pipelines.ingest import Config as IngestConfig
@@ -32,76 +37,8 @@ from pipelines.judge.config import JudgeConfig, PanelJudge
 from pipelines.judge.reward_model import RewardModelConfig
 from pipelines.pairs import PairsConfig
 from pipelines.process.config import ProcessConfig
-from pipelines.routing import RoutingConfig
-from pipelines.rubrics.config import RubricsConfig
-from pipelines.rubrics.scoring import ScoringConfig
-from pipelines.rubrics.value import ValueConfig
-from pipelines.rubrics.verdicts import VerdictsConfig
-from pipelines.training.config import RewardConfig, StepsConfig
 from pipelines.verify import Config as VerifyConfig
 from schemas.errors import PlanError
-
-EngineConfig = Annotated[
-    LocalConfig | OpenAIConfig | ScriptedConfig | VLLMConfig, Field(discriminator="kind")
-]
-
-
-class RubricsPlan(RubricsConfig):
-    """How rubrics are made, judged by and proven."""
-
-    embed: EmbedConfig | None = None
-    """Model that tells criteria of the same meaning; none: by their words."""
-    verdicts: VerdictsConfig = VerdictsConfig()
-    """How the judge is asked whether a response meets a criterion."""
-    scoring: ScoringConfig = ScoringConfig()
-    """How verdicts become a score."""
-    value: ValueConfig = ValueConfig()
-    """When a rubric or a criterion has shown that it predicts."""
-
-
-class CalibratePlan(CalibrateConfig):
-    """How sure a label is."""
-
-    slices: Literal["none", "task", "source"] = "task"
-    """Of what kinds of prompts the probabilities are corrected apart, where there are labels enough."""
-
-
-class DecidePlan(DecideConfig):
-    """How votes become decisions: with [calibrate] by `costs`, else by majority and margin."""
-
-    costs: PosteriorConfig = PosteriorConfig()
-    """Costs of the actions, with [calibrate]."""
-
-
-class RoutePlan(RoutingConfig):
-    """Whom to ask about what."""
-
-    round: Annotated[int, Field(ge=0)] = 0
-    """Which round of asking; pairs that people have answered are not asked again."""
-
-
-class TrainPlan(Config):
-    """What is trained on the emitted dataset."""
-
-    reward: RewardConfig | None = None
-    """A scalar reward model, Bradley-Terry with soft targets."""
-    steps: StepsConfig | None = None
-    """A process reward model: a head on every step's end, with soft targets."""
-
-
-class EvaluatePlan(Config):
-    """How what was trained is tested on fresh prompts."""
-
-    prompts: IngestConfig
-    """Fresh prompts; none of them may be among the plan's own."""
-    generate: GenerateConfig
-    """How the policy answers them."""
-    seeds: Annotated[int, Field(ge=1, le=100)] = 1
-    """How many times the policy answers them all, each time with other randomness."""
-    step_checker: Literal["word_problems"] | None = None
-    """Checker that knows the true first error of the bundled word problems; none: no step figures."""
-    metrics: EvaluateConfig = EvaluateConfig()
-    """What is computed."""
 
 
 class Plan(Config):
@@ -139,6 +76,8 @@ class Plan(Config):
     """Say of every label how likely it is right; none: the majority decides."""
     decide: DecidePlan = DecidePlan()
     """Turn votes into decisions."""
+    rounds: RoundsPlan | None = None
+    """Let what is decided train a judge, and decide again; none: decide once."""
     risk: RiskConfig | None = None
     """Bound the error of what is accepted; none: no bound is stated."""
     route: RoutePlan | None = None
@@ -323,6 +262,9 @@ def _absolute(plan: Plan, base: Path) -> Plan:
     if plan.humans is not None:
         paths = tuple(str(base / p) for p in plan.humans.paths)
         update["humans"] = plan.humans.model_copy(update={"paths": paths})
+    if plan.rounds is not None:
+        reward = plan.rounds.reward.model_copy(update={"base": folder(plan.rounds.reward.base)})
+        update["rounds"] = plan.rounds.model_copy(update={"reward": reward})
     if plan.train is not None:
         trained = {
             name: config.model_copy(update={"base": folder(config.base)})
@@ -358,7 +300,12 @@ def _cross_check(path: Path, plan: Plan) -> None:
         if engine not in plan.engines:
             known = ", ".join(sorted(plan.engines))
             raise PlanError(f"{path}: {where}: no engine {engine!r}; there are: {known}")
-    for name in ("humans", "risk", "route"):
+    if (rounds := plan.rounds) is not None and rounds.judge is not None:
+        if rounds.judge not in plan.judge.panel:
+            raise PlanError(f"{path}: rounds.judge: no judge {rounds.judge!r} in [judge.panel]")
+        if plan.embed is None:
+            raise PlanError(f"{path}: rounds.judge: needs [embed] to find what is near an error")
+    for name in ("humans", "risk", "route", "rounds"):
         if getattr(plan, name) is not None and plan.calibrate is None:
             raise PlanError(f"{path}: {name}: needs probabilities; add [calibrate]")
     if plan.evaluate is not None and plan.train is None:

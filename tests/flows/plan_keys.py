@@ -133,6 +133,10 @@ WHOLE: dict[str, Any] = {
             **{"human_error": 0.1, "route": False},
         },
     },
+    "rounds": {
+        **{"count": 2, "folds": 2, "min_pairs": 10, "judge": "two", "neighbours": 4, "most": 50},
+        **{"error_below": 0.4, "sure": 0.9, "reward": {**TRAIN, "center": 0.0, "margin": True}},
+    },
     "risk": {
         **{"kind": "conditional", "alpha": 0.05, "confidence": 0.8, "slices": True},
         **{"units": "prompts", "label_error": 0.01, "weighted": True},

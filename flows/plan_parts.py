@@ -1,0 +1,110 @@
+"""The parts of a plan that put several stages' settings together."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipelines.config import Config
+from pipelines.consistency.calibrate import CalibrateConfig
+from pipelines.consistency.decide import DecideConfig, PosteriorConfig
+from pipelines.embedding import EmbedConfig
+from pipelines.engines.local import LocalConfig
+from pipelines.engines.openai import OpenAIConfig
+from pipelines.engines.scripted import ScriptedConfig
+from pipelines.engines.vllm import VLLMConfig
+from pipelines.evaluation.evaluate import EvaluateConfig
+from pipelines.generate import GenerateConfig
+from pipelines.ingest import Config as IngestConfig
+from pipelines.routing import RoutingConfig
+from pipelines.rubrics.config import RubricsConfig
+from pipelines.rubrics.scoring import ScoringConfig
+from pipelines.rubrics.value import ValueConfig
+from pipelines.rubrics.verdicts import VerdictsConfig
+from pipelines.training.config import RewardConfig, StepsConfig
+
+EngineConfig = Annotated[
+    LocalConfig | OpenAIConfig | ScriptedConfig | VLLMConfig, Field(discriminator="kind")
+]
+
+
+class RubricsPlan(RubricsConfig):
+    """How rubrics are made, judged by and proven."""
+
+    embed: EmbedConfig | None = None
+    """Model that tells criteria of the same meaning; none: by their words."""
+    verdicts: VerdictsConfig = VerdictsConfig()
+    """How the judge is asked whether a response meets a criterion."""
+    scoring: ScoringConfig = ScoringConfig()
+    """How verdicts become a score."""
+    value: ValueConfig = ValueConfig()
+    """When a rubric or a criterion has shown that it predicts."""
+
+
+class CalibratePlan(CalibrateConfig):
+    """How sure a label is."""
+
+    slices: Literal["none", "task", "source"] = "task"
+    """Of what kinds of prompts the probabilities are corrected apart, where there are labels enough."""
+
+
+class DecidePlan(DecideConfig):
+    """How votes become decisions: with [calibrate] by `costs`, else by majority and margin."""
+
+    costs: PosteriorConfig = PosteriorConfig()
+    """Costs of the actions, with [calibrate]."""
+
+
+class RoundsPlan(Config):
+    """Rounds of training on what is decided, judging by what was trained, and deciding anew."""
+
+    count: Annotated[int, Field(ge=1, le=20)] = 1
+    """How many."""
+    folds: Annotated[int, Field(ge=2, le=20)] = 3
+    """Parts of the prompts: each is judged by a model that was trained on the others."""
+    reward: RewardConfig
+    """The reward model that is trained."""
+    min_pairs: Annotated[int, Field(ge=1)] = 32
+    """Decided pairs below which no model is trained."""
+    judge: str | None = None
+    """A judge of the panel that is asked about no pair but those near the model's errors; none: nobody."""
+    neighbours: Annotated[int, Field(ge=1)] = 8
+    """Most neighbours of one error; needs [embed]."""
+    most: Annotated[int, Field(ge=1)] = 1000
+    """Most pairs that a round puts to that judge."""
+    error_below: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """A settled pair counts as an error where the model gives its label less than this."""
+    sure: Annotated[float, Field(ge=0.5, le=1)] = 0.95
+    """Settled pairs that are at least this probable are not put to that judge."""
+
+
+class RoutePlan(RoutingConfig):
+    """Whom to ask about what."""
+
+    round: Annotated[int, Field(ge=0)] = 0
+    """Which round of asking; pairs that people have answered are not asked again."""
+
+
+class TrainPlan(Config):
+    """What is trained on the emitted dataset."""
+
+    reward: RewardConfig | None = None
+    """A scalar reward model, Bradley-Terry with soft targets."""
+    steps: StepsConfig | None = None
+    """A process reward model: a head on every step's end, with soft targets."""
+
+
+class EvaluatePlan(Config):
+    """How what was trained is tested on fresh prompts."""
+
+    prompts: IngestConfig
+    """Fresh prompts; none of them may be among the plan's own."""
+    generate: GenerateConfig
+    """How the policy answers them."""
+    seeds: Annotated[int, Field(ge=1, le=100)] = 1
+    """How many times the policy answers them all, each time with other randomness."""
+    step_checker: Literal["word_problems"] | None = None
+    """Checker that knows the true first error of the bundled word problems; none: no step figures."""
+    metrics: EvaluateConfig = EvaluateConfig()
+    """What is computed."""
