@@ -110,13 +110,28 @@ def aggregate(
     return with_ids(HumanLabel, rows.to_arrow())
 
 
+def posteriors(votes: pa.Table, config: AggregateConfig, pairs: pa.Table | None = None) -> pa.Table:
+    """What a model makes of every pair that anyone took a side on: pair_id, a and b, the
+    probabilities that a and that b is better; what is left is that neither is.
+
+    A majority has none: its shares of the votes stand for them. As `aggregate` otherwise.
+    """
+    frame = read(votes)
+    if config.method == "majority":
+        sides = (pl.col("value") > 0).mean().alias("a"), (pl.col("value") < 0).mean().alias("b")
+        return frame.group_by("pair_id").agg(*sides).sort("pair_id").to_arrow()
+    return _POSTERIORS[config.method](frame, pairs, config).sort("pair_id").to_arrow()
+
+
 def read(votes: pa.Table, without: Collection[str] = ()) -> pl.DataFrame:
     """People's last votes on pairs, by pair and judge: pair_id, judge, value (-1 to 1), order."""
     frame = pl.DataFrame(pl.from_arrow(votes))
     keep = (pl.col("unit_kind") == "pair") & (pl.col("judge_kind") == "human")
     return (
         frame.filter(keep & ~pl.col("judge").is_in(list(without)))
-        .select("judge", "value", "order" if "order" in frame.columns else _NO_ORDER, pair_id="unit")
+        .select(
+            "judge", "value", "order" if "order" in frame.columns else _NO_ORDER, pair_id="unit"
+        )
         .unique(["pair_id", "judge"], keep="last", maintain_order=True)
         .drop_nulls("value")
         .sort("pair_id", "judge")

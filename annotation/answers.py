@@ -13,15 +13,19 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from annotation.configs import QuestionConfig
+from annotation.questions import (
+    PREFERENCES,
+    RATINGS,
+    RUBRIC_VERDICTS,
+    SPAN_VERDICTS,
+    STEP_VERDICTS,
+    QuestionConfig,
+)
 
 Order = Literal["ab", "ba"]
 
-RATINGS = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-"""HelpSteer2 (Wang et al. 2024): each of a response, 0 to 4."""
 LONGEST_REASON = 4000
 CANNOT = "cannot_judge"
 UNSTORED = re.compile("[\0\ud800-\udfff]")
@@ -101,8 +105,6 @@ def read_pairwise(
     result: object, data: Mapping[str, Any], order: Order = "ab", options: QuestionConfig | None = None
 ) -> list[Answer] | Problem:  # fmt: skip
     """The preference first, with the justification as its reason, then the ratings given."""
-    from annotation.configs import PREFERENCES
-
     controls = {
         "preference": _Control("choices", "prompt", frozenset(PREFERENCES)),
         "justification": _Control("textarea", "prompt"),
@@ -144,8 +146,6 @@ def read_steps(
     result: object, data: Mapping[str, Any], order: Order = "ab", options: QuestionConfig | None = None
 ) -> list[Answer] | Problem:  # fmt: skip
     """One answer a step; the note stands with the first wrong step."""
-    from annotation.configs import STEP_VERDICTS
-
     count = len(data["steps"])
     controls = {
         f"verdict_{i}": _Control("choices", f"step_{i}", frozenset(STEP_VERDICTS))
@@ -173,8 +173,6 @@ def read_spans(
     result: object, data: Mapping[str, Any], order: Order = "ab", options: QuestionConfig | None = None
 ) -> list[Answer] | Problem:  # fmt: skip
     """The response first, then each marked error, in the order of the text."""
-    from annotation.configs import SPAN_VERDICTS, QuestionConfig
-
     types = (options or QuestionConfig()).error_types
     controls = {
         "verdict": _Control("choices", "response", frozenset(SPAN_VERDICTS)),
@@ -198,8 +196,6 @@ def read_rubric(
     result: object, data: Mapping[str, Any], order: Order = "ab", options: QuestionConfig | None = None
 ) -> list[Answer] | Problem:  # fmt: skip
     """For each criterion the verdict and, where one was given, its weight."""
-    from annotation.configs import RUBRIC_VERDICTS
-
     controls: dict[str, _Control] = {}
     for i in range(len(data["criteria"])):
         to = f"criterion_{i}"
@@ -269,7 +265,11 @@ def _into_region(
 def _value(name: str, value: dict[str, Any], control: _Control) -> Any:
     if control.type == "rating":
         stars = value.get("rating")
-        if isinstance(stars, bool) or not isinstance(stars, int | float) or not math.isfinite(stars):
+        if (
+            isinstance(stars, bool)
+            or not isinstance(stars, int | float)
+            or not math.isfinite(stars)
+        ):
             raise _Bad("wrong_type", f"{name}: {stars!r} is no number")
         if stars not in (1, 2, 3, 4, 5):
             raise _Bad("unknown_choice", f"{name}: {stars!r} is none of 1 to 5")

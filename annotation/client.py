@@ -1,7 +1,7 @@
 """What Prefinery asks of a Label Studio server, with its failures told apart.
 
-A read is tried again; a write is sent once, because the SDK's own second try of an import would store
-the tasks twice. A write whose reply was lost raises `Unknown`: the caller looks before it sends again.
+A read is tried again; a write is sent once, because a second try of an import would store the tasks
+twice. A write whose reply was lost raises `Unknown`: the caller looks before it sends again.
 The token is taken from the environment or from a local server's account file, and is never shown.
 """
 
@@ -95,9 +95,13 @@ class Client:
         try:
             # A proxy of the environment has no business between us and this machine.
             here = urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")
-            http = httpx.Client(timeout=_READ_S, trust_env=not here)
+            self._http = httpx.Client(timeout=_READ_S, trust_env=not here)
             self._sdk = LabelStudio(  # type: ignore[no-untyped-call]
-                base_url=self.url, api_key=token, httpx_client=http, timeout=_READ_S, max_retries=0
+                base_url=self.url,
+                api_key=token,
+                httpx_client=self._http,
+                timeout=_READ_S,
+                max_retries=0,
             )
         except ApiError as error:
             raise UserError(f"Label Studio: {_said(error.body)}") from None
@@ -134,21 +138,41 @@ class Client:
             raise UserError(f"Label Studio at {self.url} has no project {number}")
         return Counts(*(int(getattr(page.results[0], name) or 0) for name in names))
 
-    def import_tasks(self, number: int, data: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Import tasks, all or none; their ids in the order given.
+    def import_tasks(self, number: int, data: Sequence[str]) -> list[int]:
+        """Import tasks, given as the JSON of their data, all or none; their ids in the order given.
 
         Raises Unknown where they may have been stored all the same, UserError where they were refused.
         """
-        request: Any = [{"data": dict(d)} for d in data]
-        options: Any = {"max_retries": 0, "timeout": self._import_s}
-        reply = self._write(
-            lambda: self._sdk.projects.import_tasks(
-                id=number, request=request, return_task_ids=True, request_options=options
+        body = "[" + ",".join(f'{{"data":{text}}}' for text in data) + "]"
+
+        def ask() -> Any:
+            # The SDK takes tasks apart and writes them anew, which costs a tenth of the import.
+            headers = {
+                **self._sdk._client_wrapper.get_headers(),
+                "Content-Type": "application/json",
+            }
+            reply = self._http.post(
+                f"{self.url}/api/projects/{number}/import",
+                params={"return_task_ids": "true"},
+                content=body.encode(),
+                headers=headers,
+                timeout=self._import_s,
             )
-        )
-        ids = list(getattr(reply, "task_ids", None) or ())
-        if len(ids) != len(data):
-            raise Unknown(f"{len(data)} tasks were sent, {len(ids)} ids came back")
+            if not reply.is_success:
+                try:
+                    said = reply.json()
+                except ValueError:
+                    said = reply.text
+                raise self._api_error(status_code=reply.status_code, body=said)
+            try:
+                return reply.json()
+            except ValueError:
+                raise Unknown("the reply to an import is no JSON") from None
+
+        reply = self._write(ask)
+        ids = reply.get("task_ids") if isinstance(reply, dict) else None
+        if not isinstance(ids, list) or len(ids) != len(data):
+            raise Unknown(f"{len(data)} tasks were sent, {len(ids or ())} ids came back")
         return [int(i) for i in ids]
 
     def update_task(self, number: int, **settings: Any) -> None:

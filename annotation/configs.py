@@ -7,18 +7,17 @@ task's data holds text alone: no ids of models, no votes, no known answers, and 
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
-
-from annotated_types import MinLen
-from pydantic import AfterValidator
+from typing import Any
 
 from annotation import answers
 from annotation.answers import Answer, Order, Problem
-from pipelines.config import Config
+from annotation.questions import PREFERENCES as PREFERENCES
+from annotation.questions import RATINGS, RUBRIC_VERDICTS, STEP_VERDICTS
+from annotation.questions import SPAN_VERDICTS as SPAN_VERDICTS
+from annotation.questions import QuestionConfig as QuestionConfig
 from schemas.records import Criterion, Message
 
 VERSION = 1
@@ -28,34 +27,6 @@ LONGEST = 200_000
 """Characters of one text that are shown; a browser needs many seconds for more."""
 STEPS = 400
 """Steps or criteria of one task: each has controls of its own."""
-
-_NAME = re.compile(r"[^\x00-\x1f\x7f<>&\"'`$]{1,60}")
-
-
-def _plain(name: str) -> str:
-    if not _NAME.fullmatch(name) or name != name.strip():
-        raise ValueError(f"{name!r}: 1 to 60 characters, none of them < > & \" ' ` $")
-    return name
-
-
-TypeName = Annotated[str, AfterValidator(_plain)]
-
-
-class QuestionConfig(Config):
-    """What a question asks for beside its main answer."""
-
-    ratings: Literal["required", "optional", "none"] = "optional"
-    """Five ratings of each response of a pair (helpfulness to verbosity, 0 to 4; HelpSteer2)."""
-    justification: Literal["required", "optional", "none"] = "optional"
-    """Why the better response of a pair is better, in words."""
-    error_types: Annotated[tuple[TypeName, ...], MinLen(1)] = (
-        "Incorrect fact",
-        "Wrong reasoning",
-        "Missing information",
-        "Irrelevant or repeated",
-        "Unsafe",
-    )
-    """Types of error that spans are marked with."""
 
 
 @dataclass(frozen=True)
@@ -192,27 +163,6 @@ def _words(name: str, to: str, placeholder: str, *, required: bool = False, rows
     return made
 
 
-PREFERENCES = {
-    "-3": ("First is much better", "1"),
-    "-2": ("First is better", "2"),
-    "-1": ("First is slightly better", "3"),
-    "tie": ("Equally good", "4"),
-    "1": ("Second is slightly better", "5"),
-    "2": ("Second is better", "6"),
-    "3": ("Second is much better", "7"),
-    "both_bad": ("Both are bad", "8"),
-    "cannot_judge": ("I cannot judge", "9"),
-}
-"""The scale of HelpSteer2-Preference, left to right; a vote's sign is the other way round."""
-STEP_VERDICTS = {"right": "Right", "wrong": "Wrong", "unsure": "Not sure"}
-SPAN_VERDICTS = {
-    "no_errors": ("No errors", "n"),
-    "errors": ("Errors are marked", "m"),
-    "cannot_judge": ("I cannot judge", "u"),
-}
-RUBRIC_VERDICTS = {"accept": "Accept", "edit": "Accept as edited below", "reject": "Reject"}
-
-
 def _pairwise(options: QuestionConfig) -> str:
     two = [
         _tag("View", _head("First response"), _text("first", "$first")),
@@ -234,7 +184,7 @@ def _pairwise(options: QuestionConfig) -> str:
         columns = []
         for side in ("first", "second"):
             rows = [_head(f"{side.capitalize()} response, 0 (lowest) to 4", "6")]
-            for rating in answers.RATINGS:
+            for rating in RATINGS:
                 name = f"{side}_{rating}"
                 rows.append(_head(rating.capitalize(), "6"))
                 ask = f"{rating} of the {side} response"

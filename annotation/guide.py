@@ -9,8 +9,7 @@ import html
 import unicodedata
 from collections.abc import Sequence
 
-from annotation.answers import RATINGS
-from annotation.configs import PREFERENCES, SPAN_VERDICTS, QuestionConfig
+from annotation.questions import PREFERENCES, RATINGS, SPAN_VERDICTS, QuestionConfig
 from schemas.records import Criterion
 
 _TITLES = {
@@ -168,7 +167,9 @@ def _answers(kind: str, options: QuestionConfig) -> str:
         if options.justification != "none":
             must = "Always say" if options.justification == "required" else "Say, where you can,"
             made += (
-                "<h2>Why</h2><p>" + must + " why, in a sentence or two: name what decided, such as the "
+                "<h2>Why</h2><p>"
+                + must
+                + " why, in a sentence or two: name what decided, such as the "
                 "error you found. “It is better” tells us nothing.</p>"
             )
         if options.ratings != "none":

@@ -50,7 +50,8 @@ class Prepared:
     """A question as it goes to the server, and as the ledger keeps it."""
 
     row: Row
-    data: dict[str, Any]
+    text: str
+    """The task's data as JSON."""
 
 
 def external_id(kind: str, unit: str, campaign: str) -> str:
@@ -68,18 +69,19 @@ def prepare(question: Question, kind: Kind, campaign: str, seed: int) -> Prepare
     external = external_id(kind.name, question.unit, campaign)
     shown = order_of(external, seed)
     data = {**kind.data(question.item, shown), EXTERNAL: external}
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     row = Row(
         external=external,
         unit=question.unit,
         parts=as_text(question.parts),
         shown=shown,
         digest=data_digest(data),
-        bytes=len(json.dumps(data)),
+        bytes=len(text.encode()),
         purpose=question.purpose,
         propensity=question.propensity,
         overlap=question.overlap,
     )
-    return Prepared(row, data)
+    return Prepared(row, text)
 
 
 def data_digest(data: Mapping[str, Any]) -> str:
