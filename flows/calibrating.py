@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from annotation.aggregate import aggregate
 from flows.material import Material, Votes
 from flows.plan import CalibratePlan
 from flows.runner import Run, Step, digests, settings, stage, whole
@@ -82,11 +83,16 @@ def _people(run: Run, made: Material) -> Published:
 
     def work(draft: Draft, advance: Advance) -> tuple[Output, dict[str, Any]]:
         pairs = set(made.paired.table("pairs")["id"].to_pylist())
-        votes, labels, rejects = humans.read_votes(config, pairs)
+        votes, labels, rejects = humans.read_votes(config, pairs, config.without)
         advance(len(votes), 0)
+        said, agreed = Vote.to_table(votes), HumanLabel.to_table(labels)
+        if config.aggregate is not None:
+            agreed = aggregate(
+                said, config.aggregate, pairs=made.paired.table("pairs"), asked=agreed
+            )
         output: Output = {
-            "votes": (Vote, Vote.to_table(votes)),
-            "labels": (HumanLabel, HumanLabel.to_table(labels)),
+            "votes": (Vote, said),
+            "labels": (HumanLabel, agreed),
             "rejects": (Reject, Reject.to_table(rejects)),
         }
         return output, {"rows": len(votes)}

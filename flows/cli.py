@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from flows.review_cli import app as review_app
+
 app = typer.Typer(
     name="prefinery",
     help="Prefinery, a preference refinery: prompts in, curated preferences and reward models out.",
@@ -25,6 +27,7 @@ rubrics_app = typer.Typer(
     help="A run's rubrics, as files to edit and as training data.", no_args_is_help=True
 )
 app.add_typer(rubrics_app, name="rubrics")
+app.add_typer(review_app, name="review")
 
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan: a TOML file.")]
 Root = Annotated[

@@ -17,6 +17,7 @@ from flows.plan_parts import CalibratePlan as CalibratePlan
 from flows.plan_parts import DecidePlan as DecidePlan
 from flows.plan_parts import EngineConfig as EngineConfig
 from flows.plan_parts import EvaluatePlan as EvaluatePlan
+from flows.plan_parts import HumansPlan as HumansPlan
 from flows.plan_parts import RoundsPlan as RoundsPlan
 from flows.plan_parts import RoutePlan as RoutePlan
 from flows.plan_parts import RubricsPlan as RubricsPlan
@@ -30,7 +31,6 @@ from pipelines.engines.openai import OpenAIConfig
 from pipelines.engines.scripted import ScriptedConfig
 from pipelines.engines.vllm import VLLMConfig
 from pipelines.generate import GenerateConfig
-from pipelines.humans import HumansConfig
 from pipelines.ingest import Config as IngestConfig
 from pipelines.judge import panel
 from pipelines.judge.config import JudgeConfig, PanelJudge
@@ -68,7 +68,7 @@ class Plan(Config):
     """Who votes."""
     rubrics: RubricsPlan | None = None
     """Make rubrics, keep what predicts, and judge by it; none: no rubrics."""
-    humans: HumansConfig | None = None
+    humans: HumansPlan | None = None
     """What people said; none: nobody was asked."""
     embed: EmbedConfig | None = None
     """Model that turns responses into vectors, for neighbours and spread; none: without."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from annotation.aggregate import AggregateConfig
 from pipelines.config import Config
 from pipelines.consistency.calibrate import CalibrateConfig
 from pipelines.consistency.decide import DecideConfig, PosteriorConfig
@@ -16,6 +17,7 @@ from pipelines.engines.scripted import ScriptedConfig
 from pipelines.engines.vllm import VLLMConfig
 from pipelines.evaluation.evaluate import EvaluateConfig
 from pipelines.generate import GenerateConfig
+from pipelines.humans import HumansConfig
 from pipelines.ingest import Config as IngestConfig
 from pipelines.routing import RoutingConfig
 from pipelines.rubrics.config import RubricsConfig
@@ -54,6 +56,16 @@ class DecidePlan(DecideConfig):
 
     costs: PosteriorConfig = PosteriorConfig()
     """Costs of the actions, with [calibrate]."""
+
+
+class HumansPlan(HumansConfig):
+    """What people said."""
+
+    aggregate: AggregateConfig | None = None
+    """How the votes of several people on a pair are put together; none: their mean, each as likely
+    wrong as `error` says."""
+    without: tuple[str, ...] = ()
+    """Annotators, as votes name them, whose votes count for nothing."""
 
 
 class RoundsPlan(Config):

@@ -26,8 +26,13 @@ class RiskPoint:
     threshold: float
 
 
-def signed_bar(value: float, low: float | None, high: float | None, reach: float) -> Markup:
-    """A small bar from 0 in the middle to a value, with its interval; the ends are -reach and reach."""
+def signed_bar(
+    value: float, low: float | None, high: float | None, reach: float, tone: str = ""
+) -> Markup:
+    """A small bar from 0 in the middle to a value, with its interval; the ends are -reach and reach.
+
+    Without a `tone`, above 0 is good and below it is bad.
+    """
     if not (math.isfinite(value) and reach > 0):
         raise ValueError(f"no bar runs to {value} of {reach}")
 
@@ -35,7 +40,7 @@ def signed_bar(value: float, low: float | None, high: float | None, reach: float
         return 50 + 50 * max(-1.0, min(1.0, number_ / reach))
 
     x = at(value)
-    tone = "good" if value > 0 else "bad" if value < 0 else "mute"
+    tone = tone or ("good" if value > 0 else "bad" if value < 0 else "mute")
     marks = [
         tag("rect", x=0, y=3, width=100, height=8, class_="track"),
         tag("rect", x=min(50, x), y=3, width=abs(x - 50), height=8, class_=f"fill soft {tone}"),
@@ -53,7 +58,7 @@ def signed_bar(value: float, low: float | None, high: float | None, reach: float
 
 def strips(rows: Mapping[str, Histogram], title: str, xlabel: str, unit: str) -> Markup:
     """Histograms of one range above each other, each scaled to its own tallest bar and named."""
-    tall, left, right, top = 40.0, 92.0, 500.0, 8.0
+    tall, left, right, top = 34.0, 76.0, 390.0, 8.0
     marks: list[Markup] = []
     ends = [(h.low, h.high) for h in rows.values()]
     low, high = min(e[0] for e in ends), max(e[1] for e in ends)
@@ -88,7 +93,7 @@ def strips(rows: Mapping[str, Histogram], title: str, xlabel: str, unit: str) ->
     middle = {"x": (left + right) / 2, "y": bottom + 34}
     marks.append(tag("text", xlabel, **middle, class_="axis", text_anchor="middle"))
     desc = "; ".join(f"{name}: {number(hist.total)} {unit}" for name, hist in rows.items())
-    return svg(520, bottom + 40, title, desc, marks, "broad")
+    return svg(400, bottom + 40, title, desc, marks)
 
 
 def risk_coverage(
@@ -103,7 +108,7 @@ def risk_coverage(
     """
     steady = [p.high for p in points if p.labels >= 20] or [p.high for p in points]
     top = min(1.0, max([*steady, *(p.error for p in points), *(y for _, y in limit[-1:]), 0.02]))
-    frame = Frame(48, 500, 26, 242, (0, 1), (0, top * 1.08))
+    frame = Frame(44, 390, 26, 262, (0, 1), (0, top * 1.08))
     axis = {t: f"{100 * t:.0f}%" for t in ticks(0, 1, 5)}
     marks = frame.axes("share of all pairs accepted, the surest first", "share wrong", axis)
 
@@ -119,8 +124,11 @@ def risk_coverage(
     if seen:
         path = "M" + "L".join(f"{frame.px(x):.1f} {frame.py(e):.1f}" for x, e in seen)
         marks.append(tag("path", tag("title", "the bound"), d=path, class_="line s1 d1"))
-        end = {"x": frame.right - 2, "y": frame.py(seen[-1][1]) - 5}
-        marks.append(tag("text", "bound", **end, class_="name halo s1", text_anchor="end"))
+        flat = seen[0][1] == seen[-1][1]
+        x, e = (1.0, seen[0][1]) if flat else seen[0]
+        spot = {"x": frame.px(x) + (-2 if flat else 6), "y": frame.py(e) + (-5 if flat else 10)}
+        side = "end" if flat else "start"
+        marks.append(tag("text", "bound", **spot, class_="name halo s1", text_anchor=side))
     if accepted is not None:
         x = frame.px(accepted)
         words = f"accepted within the bound: {accepted:.1%} of all pairs"
@@ -139,4 +147,4 @@ def risk_coverage(
         marks.append(tag("circle", tag("title", words), **spot, class_="dot s0"))
     last = points[-1]
     desc = f"Accepting {last.coverage:.0%} of the pairs, an estimated {last.error:.1%} are wrong."
-    return svg(520, 284, title, desc, marks, "broad")
+    return svg(400, 302, title, desc, marks)

@@ -150,7 +150,7 @@ def _judging(made: dict[str, Published]) -> Iterable[StageCount]:
                 len(beliefs),
                 {"no_belief": pairs - len(beliefs)} if pairs > len(beliefs) else {},
                 after="pairs",
-                outcomes={"calibrated": sure, "by agreement alone": len(beliefs) - sure},
+                outcomes=_some({"calibrated": sure, "by agreement": len(beliefs) - sure}),
                 drawn=False,
             )
 
@@ -158,6 +158,11 @@ def _judging(made: dict[str, Published]) -> Iterable[StageCount]:
 def _counted(column: pl.Series) -> dict[str, int]:
     """How often each value stands there, the commonest first."""
     return dict(Counter(column.to_list()).most_common())
+
+
+def _some(counts: dict[str, int]) -> dict[str, int]:
+    """Those that are not 0; one below 0 is kept, to be refused."""
+    return {name: n for name, n in counts.items() if n}
 
 
 def _probes(name: str, out: Published) -> StageCount:
@@ -172,11 +177,13 @@ def _probes(name: str, out: Published) -> StageCount:
         _counted(frame(out, "rejects")["code"]),
         made="figures",
         each=None,
-        outcomes={
-            "keep their limit": int(passed.sum()),
-            "break their limit": int((~passed).sum()),
-            "have no limit": passed.null_count(),
-        },
+        outcomes=_some(
+            {
+                "keep their limit": int(passed.sum()),
+                "break their limit": int((~passed).sum()),
+                "have no limit": passed.null_count(),
+            }
+        ),
         drawn=False,
     )
 
@@ -194,7 +201,7 @@ def _votes(name: str, out: Published, pairs: int) -> StageCount:
         _counted(lost["code"]),
         f"{failed:,} requests without a usable answer" if failed else "",
         after="pairs",
-        outcomes={side: n for side, n in _counted(sided["side"]).items() if n},
+        outcomes=_counted(sided["side"]),
         drawn=False,
     )
 
@@ -248,7 +255,7 @@ def _criterion_verdicts(name: str, out: Published) -> StageCount:
         len(value) - sum(lost.values()),
         lost,
         "a response under a criterion",
-        outcomes={key: n for key, n in named.items() if n},
+        outcomes=_some(named),
         drawn=False,
     )
 

@@ -87,7 +87,8 @@ def collect(store: Store, record: runs.RunRecord) -> ReportData:
         plan_name=record.plan,
         run_id=record.id,
         plan_digest=record.id.rpartition("-")[2],
-        seed=next(iter(made.values())).manifest.seed,
+        # Reading prompts is the same under every seed, and says 0.
+        seed=made["generate" if "generate" in made else "ingest"].manifest.seed,
         engines=_engines(made),
         places=_places(made),
         next_steps=(

@@ -61,7 +61,7 @@ class Decisions:
     audited: bool = False
     """Whether those were drawn at random."""
     split: int = 0
-    """Pairs on which people took no side."""
+    """Further such pairs on which people took no side."""
     bins: tuple[charts.Bin, ...] = ()
     risk: tuple[RiskPoint, ...] = ()
     bounds: tuple[ErrorBound, ...] = ()
@@ -162,7 +162,7 @@ def _actions(decided: pl.DataFrame, beliefs: pl.DataFrame | None) -> dict[str, A
         before = beliefs.select("pair_id", believed="probability")
         column = column.join(before, on="pair_id", how="inner").drop("probability")
         column = column.rename({"believed": "probability"})
-        what = "probability that the label it came with is right"
+        what = "probability, before people voted on the pair, that its label is right"
     by = {
         action: charts.Histogram.of(own["probability"].to_list(), 0.0, 1.0, STRIP_BINS)
         for action in TONES
@@ -181,7 +181,7 @@ def _known(made: Mapping[str, Published]) -> dict[str, Any]:
         people.select("pair_id", "value", "purpose").join(beliefs, on="pair_id").sort("pair_id")
     )
     sided = joined.filter(pl.col("label").is_in(["a", "b"]))
-    taken = sided.filter(pl.col("value") != 0)
+    taken, split = sided.filter(pl.col("value") != 0), sided.filter(pl.col("value") == 0)
     audit = taken.filter(pl.col("purpose") == "audit")
     audited = len(audit) >= AUDITED
     taken = audit if audited else taken
@@ -189,7 +189,7 @@ def _known(made: Mapping[str, Published]) -> dict[str, Any]:
     return {
         "labelled": len(taken),
         "audited": audited,
-        "split": len(sided.filter(pl.col("value") == 0)),
+        "split": len(split.filter(pl.col("purpose") == "audit") if audited else split),
         "bins": _bins(taken["probability"].to_numpy(), right),
         "risk": _risk(made),
     }

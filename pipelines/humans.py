@@ -66,9 +66,11 @@ def inputs_digest(config: HumansConfig) -> dict[str, str]:
 
 
 def read_votes(
-    config: HumansConfig, pairs: Collection[str]
+    config: HumansConfig, pairs: Collection[str], without: Collection[str] = ()
 ) -> tuple[list[Vote], list[HumanLabel], list[Reject]]:
     """Votes on the pairs (ids), what they come to, and rows that could not be read.
+
+    `without`: judges, as votes name them, that are left out.
 
     Reject codes: `not_json`, `bad_csv` and the others of the readers, `bad_vote` (no pair, or a value
     that is no number in [-1, 1]), `bad_purpose`.
@@ -83,7 +85,7 @@ def read_votes(
         except BadRow as bad:
             rejects.append(Reject(unit=unit, stage=NAME, code=bad.code, detail=bad.detail[:500]))
             continue
-        if read is not None and read.vote.unit in pairs:
+        if read is not None and read.vote.unit in pairs and read.vote.judge not in without:
             key = (read.vote.unit, read.vote.judge)
             last.pop(key, None)
             last[key] = read

@@ -120,6 +120,8 @@ WHOLE: dict[str, Any] = {
     },
     "humans": {
         **{"paths": ["votes.parquet"], "error": 0.1, "purpose": "audit", "propensity": 0.5},
+        "without": ["human-1"],
+        "aggregate": {"method": "majority", "pool_below": 5, "error": 0.1, "iterations": 9},
     },
     "embed": {"model": "org/name", "batch": 8, "device": "cpu"},
     "calibrate": {
