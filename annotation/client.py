@@ -96,7 +96,8 @@ class Client:
             # A proxy of the environment has no business between us and this machine.
             here = urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")
             self._http = httpx.Client(timeout=_READ_S, trust_env=not here)
-            self._sdk = LabelStudio(  # type: ignore[no-untyped-call]
+            make: Any = LabelStudio  # it has no types
+            self._sdk = make(
                 base_url=self.url,
                 api_key=token,
                 httpx_client=self._http,

@@ -25,7 +25,6 @@ CREATE TABLE IF NOT EXISTS items (
   digest TEXT NOT NULL, bytes INTEGER NOT NULL, purpose TEXT NOT NULL, propensity REAL NOT NULL,
   overlap INTEGER NOT NULL, sent REAL, pushed INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS sending ON items (sent) WHERE sent IS NOT NULL;
 CREATE TABLE IF NOT EXISTS tasks (
   task INTEGER PRIMARY KEY, external TEXT NOT NULL, digest TEXT NOT NULL,
   overlap INTEGER, archived INTEGER NOT NULL DEFAULT 0, seen INTEGER NOT NULL DEFAULT 0
@@ -80,6 +79,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=60)
+            self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:

@@ -10,7 +10,7 @@ deleted.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -60,7 +60,7 @@ def push(
     Args:
         campaign: the campaign.
         client: its server.
-        questions: read once, in batches, in a thread of its own; of two on one unit the first counts.
+        questions: read once, in batches; of two on one unit the first counts.
         migrate: put the campaign's label config in the place of another.
         resend: also push questions whose task was deleted on the server.
         settle_s: after a lost reply, how long (and 10 ms a task more) an import may still be at work
@@ -78,12 +78,13 @@ def push(
         project = project_of(campaign, client, ledger, create=True, migrate=migrate)
         sender = _Sender(client, project, ledger, settle_s)
         sender.settle()
-        for group in _ahead(_batches(campaign, questions, batch, done)):
+        ahead = _Ahead(_batches(campaign, questions, batch, done))
+        for group in ahead:
             ledger.add(p.row for p in group.values())
             if client.counts(project.id).tasks != ledger.task_count():
                 align(client, project, ledger)
             new = ledger.missing(list(group), resend)
-            sender.send([p for external, p in group.items() if external in new])
+            sender.send([p for external, p in group.items() if external in new], ahead.fill)
             done.new += len(new)
             done.gone += len(ledger.missing(list(group), True)) if not resend else 0
             done.already += len(group) - len(new)
@@ -129,13 +130,23 @@ def page_size(ledger: Ledger) -> int:
     return max(1, min(PAGE, PAGE_BYTES // max(ledger.largest(), 1)))
 
 
-def _ahead(batches: Iterator[dict[str, Prepared]]) -> Iterator[dict[str, Prepared]]:
-    """The same batches, the next one made in a thread while the server is at work on this one."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, batches, None)
-        while (group := coming.result()) is not None:
-            coming = pool.submit(next, batches, None)
+class _Ahead:
+    """Batches, of which the next is made while the server is at work on this one."""
+
+    def __init__(self, batches: Iterator[dict[str, Prepared]]) -> None:
+        self._batches = batches
+        self._next: list[dict[str, Prepared] | None] = []
+
+    def fill(self) -> None:
+        """Make the next one, if it is not made yet."""
+        if not self._next:
+            self._next.append(next(self._batches, None))
+
+    def __iter__(self) -> Iterator[dict[str, Prepared]]:
+        self.fill()
+        while (group := self._next.pop()) is not None:
             yield group
+            self.fill()
 
 
 def _batches(
@@ -170,14 +181,18 @@ class _Sender:
     ledger: Ledger
     settle_s: float
 
-    def send(self, tasks: list[Prepared]) -> None:
+    def send(self, tasks: list[Prepared], meanwhile: Callable[[], None]) -> None:
         """Import these; return once they are known to be there."""
         for _ in range(_TRIES):
             if not tasks:
                 return
             self.ledger.send([t.row for t in tasks], time.time())
             try:
-                ids = self.client.import_tasks(self.project.id, [t.text for t in tasks])
+                texts = [t.text for t in tasks]
+                with ThreadPoolExecutor(1) as pool:
+                    coming = pool.submit(self.client.import_tasks, self.project.id, texts)
+                    meanwhile()
+                    ids = coming.result()
             except Unknown as error:
                 why = str(error)
             except UserError:

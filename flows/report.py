@@ -19,7 +19,7 @@ from flows.page import environment, write_page
 from flows.report_decisions import Decisions, duration, why_none
 from flows.report_flow import StageCount as StageCount
 from flows.report_flow import check_stages, split, tracks
-from flows.report_judges import JudgeShown, limit_words, side_parts
+from flows.report_judges import MEASURED, JudgeShown, limit_words, side_parts
 from flows.report_rubrics import RubricsShown
 from schemas.records import Decision, Pair, Prompt, Reject, Response, StepLabels, Vote
 
@@ -293,6 +293,7 @@ def render(data: ReportData) -> str:
         "reach": _reach,
         "weight_reach": lambda rows: max([1e-9, *(abs(j.weight) for j in rows if j.weight)]),
         "side_parts": side_parts,
+        "MEASURED": MEASURED,
         "limit_words": limit_words,
         "why_none": why_none,
         "duration": duration,

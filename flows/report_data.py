@@ -281,10 +281,7 @@ def _to_read(made: dict[str, Published]) -> tuple[tuple[PairRow, ...], tuple[Ban
     )
     decided = decided.join(opposed, left_on="pair_id", right_on="unit", how="left").with_columns(
         group=group,
-        band=pl.col("probability")
-        .cut([high for _, high in BANDS[:-1]], left_closed=True)
-        .to_physical()
-        .cast(pl.Int64),
+        band=pl.sum_horizontal(pl.col("probability") >= high for _, high in BANDS[:-1]),
     )
     few = decided.sort("row").group_by("group", maintain_order=True).head(READ_EACH).sort("row")
     # Ids are hashes: the first by id are neither the best nor the worst.

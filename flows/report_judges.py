@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from flows.report_counts import frame, sides
 from pipelines.judge.cards import DIRECTIONS, cards, failing
@@ -16,6 +17,8 @@ from schemas.records import JudgeCard, Vote
 
 SHARE = ("usable_share", "swap_consistency", "tie_share")
 """Measures in [0, 1]; shares less a half, and differences of shares, are in [-1, 1]."""
+MEASURED = 50_000
+"""Pairs of the run that judges' figures are measured on at most; counts of votes are of all."""
 SAID = {
     "usable_share": "votes with a value",
     "swap_consistency": "pairs seen in both orders on which it does not change sides",
@@ -192,6 +195,10 @@ def _own(made: Mapping[str, Published], votes: pa.Table) -> dict[str, tuple[Judg
     pairs = frame(made["pairs"], "pairs")
     if not len(votes) or not len(pairs):
         return {}
+    if len(pairs) > MEASURED:
+        # Ids are hashes: the first by id are a random sample, the same one every time.
+        pairs = pairs.sort("id").head(MEASURED)
+        votes = votes.filter(pc.is_in(votes["unit"], pairs["id"].to_arrow().cast(pa.string())))
     long = frame(made["generate"], "responses").select(
         response="id", size=pl.col("text").str.len_chars()
     )

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from annotation import environment
-from annotation.campaign import Campaign, saved, status
+from annotation.campaign import Campaign, status
 from annotation.client import Client, token_of
 from annotation.configs import PairItem, QuestionConfig, conversation
 from annotation.cost import cost
@@ -173,10 +173,12 @@ def pull_votes(root: Path, name: str, url: str | None, whole: bool, last: bool) 
 
 
 def _known(store: Store, name: str) -> Campaign:
-    campaign = campaign_of(store, name)
-    if saved(campaign) is None:
+    """A campaign that was begun, under the seed that it began with."""
+    place = campaign_of(store, name).folder / "campaign.json"
+    if not place.exists():
         raise UserError(f"campaign {name}: nothing was pushed; prefinery review push {name}")
-    return campaign
+    began: dict[str, Any] = json.loads(place.read_text("utf-8"))
+    return campaign_of(store, name, began["seed"])
 
 
 def stand(root: Path, name: str) -> dict[str, Any]:

@@ -33,7 +33,9 @@ class JudgeConfig(DerivedConfig):
     """Judges of what the run knows already. `verifier`: the checked final answer. `step_values`: the
     lowest step value. `agreement`: the share of the prompt's other samples with the same final answer
     (self-consistency, Wang et al. 2023). `likelihood`: the policy's log-probability a token, squashed by tanh."""
-    panel: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")], PanelJudge] = Field(default={})
+    panel: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")], PanelJudge] = Field(
+        default={}
+    )
     """Judges that are asked, by name."""
     probes: ProbesConfig | None = None
     """What the panel is probed for before its votes count; none: it is not."""

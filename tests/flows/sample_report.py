@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flows.charts import Bin, Curve, Histogram, Point
 from flows.report import (
+    Band,
     EngineUsed,
     Evaluation,
     Figure,
@@ -28,6 +29,7 @@ from schemas.records import (
     StepLabels,
     Vote,
 )
+from tests.flows import sample_report_judging as judging
 
 ENGINE = digest("engine", "word-problems")
 RULE = "three-way 2"
@@ -365,7 +367,11 @@ def sample() -> ReportData:
             best_of_n=curves,
             reliability=(Reliability("reward model", tuple(Bin(*b) for b in calibration)),),
         ),
-        rows=rows,
+        judges=judging.judges(),
+        rubrics=judging.rubrics(),
+        decisions=judging.decisions(),
+        rows=rows[:-1],
+        bands=(Band(0, 0.5, 0), Band(0.5, 0.9, 310, rows[-1:]), Band(0.9, 1, 1330)),
         rejects=(
             Reject(
                 unit="word_problems.jsonl:88",
@@ -373,12 +379,7 @@ def sample() -> ReportData:
                 code="not_json",
                 detail="Expecting ',' delimiter: column 41",
             ),
-            Reject(
-                unit=digest("p1"),
-                stage="ingest",
-                code="duplicate",
-                detail="same messages as " + digest("p0"),
-            ),
+            Reject(unit=digest("p1"), stage="ingest", code="duplicate", detail=digest("p0")),
             Reject(
                 unit=digest("p3"),
                 stage="decontaminate",
