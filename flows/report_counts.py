@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 import polars as pl
 import pyarrow as pa
@@ -118,6 +119,16 @@ def _judging(made: dict[str, Published]) -> Iterable[StageCount]:
         elif name.startswith("panel.") or name == "rubric":
             pairs = made["pairs"].manifest.rows("pairs")
             yield _votes(name, out, pairs)
+        elif name.startswith("round.") and name.endswith((".reward", ".relabel")):
+            # Relabelling asks about some pairs only: it takes as many as it says.
+            yield replace(_votes(name, out, out.manifest.facts["rows"]), after="")
+        elif name.startswith("round.") and name.endswith(".decide"):
+            actions = frame(out, "decisions")["action"]
+            pairs = made["pairs"].manifest.rows("pairs")
+            counts = _counted(actions)
+            yield StageCount(
+                *(name, "pairs", pairs, len(actions)), after="pairs", outcomes=counts, drawn=False
+            )
         elif name == "rubrics":
             kinds = frame(out, "criteria")["kind"]
             yield StageCount(
@@ -139,7 +150,7 @@ def _judging(made: dict[str, Published]) -> Iterable[StageCount]:
             yield _proof(name, out, made["rubrics"])
         elif name == "humans":
             yield _humans(name, out)
-        elif name == "calibrate":
+        elif name == "calibrate" or (name.startswith("round.") and name.endswith(".calibrate")):
             beliefs = frame(out, "beliefs")
             pairs = made["pairs"].manifest.rows("pairs")
             sure = int(beliefs["calibrated"].sum())

@@ -143,8 +143,8 @@ def _engines(made: dict[str, Published]) -> tuple[EngineUsed, ...]:
             key = f"{who['kind']}|{who['model']}|{who['revision']}"
             known[key] = who
             role = name.split(".")[0]
-            if role in ("panel", "probes"):
-                role = f"judge {name.partition('.')[2]}"
+            if role in ("panel", "probes", "round"):
+                role = f"judge {out.manifest.config['judge']}"
             if role not in roles.setdefault(key, []):
                 roles[key].append(role)
     return tuple(
@@ -347,7 +347,9 @@ def _some(
 
 def _examples(made: dict[str, Published]) -> Iterable[Reject]:
     for name, out in made.items():
-        if name.startswith(("panel.", "rubric")) and name not in ("rubrics", "rubric_value"):
+        if name == "rubric" or name.startswith(("panel.", "round.")):
+            if "votes" not in out.manifest.tables:
+                continue
             yield from _unjudged(name, out, made["pairs"])
             continue
         if "rejects" not in out.manifest.tables or name.startswith(("eval", "train")):

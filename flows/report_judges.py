@@ -92,11 +92,15 @@ def limit_words(figure: JudgeFigure) -> str:
 
 
 def voters(made: Mapping[str, Published], people: bool = True) -> list[Published]:
-    """The outputs that hold votes on pairs."""
+    """The outputs that hold the votes on pairs that count: of rounds' models, the last alone."""
+    models = [name for name in made if name.startswith("round.") and name.endswith(".reward")]
     return [
         out
         for name, out in made.items()
-        if name in ("judge", "rubric") or name.startswith("panel.") or (name == "humans" and people)
+        if name in ("judge", "rubric", *models[-1:])
+        or name.startswith("panel.")
+        or (name.startswith("round.") and name.endswith(".relabel"))
+        or (name == "humans" and people)
     ]
 
 

@@ -158,10 +158,8 @@ def _judged_by_others(
         items = [(asked[answers[s].prompt_id].messages, answers[s].text) for s in sides]
         refused = model.refusals(items)
         fine = [at for at, why in enumerate(refused) if why is None]
-        scores = model.score([items[at] for at in fine])
-        score: dict[str, float] = dict(
-            zip([sides[at] for at in fine], scores.tolist(), strict=True)
-        )
+        scores: list[float] = list(model.score([items[at] for at in fine]))
+        score = {sides[at]: float(s) for at, s in zip(fine, scores, strict=True)}
     found: dict[str, float | str] = {}
     for pair in Pair.from_table(inside):
         if pair.response_a in score and pair.response_b in score:

@@ -244,7 +244,7 @@ def _read(
     before = [] if asked is None else asked["pair_id"].to_pylist()
     fresh = ~frame["pair_id"].is_in(before).to_numpy()
     ids = frame["pair_id"].to_list()
-    crowd = np.zeros(len(ids), bool)
+    crowd: np.ndarray = np.zeros(len(ids), bool)
     if config.overlap_share:
         crowd = uniform(ids, seed, "overlap") < config.overlap_share
     return _Pool(

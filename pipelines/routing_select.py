@@ -73,13 +73,13 @@ def spread(vectors: Vectors, count: int) -> Indices:
         return np.arange(n)
     blocks = -(-count // BLOCK)
     chosen: list[int] = []
-    before = np.empty(0, np.int64)
+    before: list[int] = []
     for block in range(blocks):
         low, high = n * block // blocks, n * (block + 1) // blocks
         wanted = count * (block + 1) // blocks - count * block // blocks
         rows = vectors[low:high]
         near = np.full(len(rows), -np.inf)
-        if len(before):
+        if before:
             near = (rows @ vectors[before].T).max(axis=1).astype(np.float64)
         picked = []
         for _ in range(wanted):
@@ -87,6 +87,6 @@ def spread(vectors: Vectors, count: int) -> Indices:
             picked.append(low + best)
             near = np.maximum(near, rows @ rows[best])
             near[best] = np.inf
-        before = np.array(picked, np.int64)
+        before = picked
         chosen += picked
     return np.sort(np.array(chosen, np.int64))

@@ -50,7 +50,8 @@ def plan(found: Audit, file: int) -> Plan:
     """What becomes of the rows of one file."""
     size = found.pairs.rows[file]
     known, flip = np.zeros(size, bool), np.zeros(size, bool)
-    keep, total, count = np.zeros(size, bool), np.zeros(size), np.zeros(size)
+    keep: np.ndarray = np.zeros(size, bool)
+    total, count = np.zeros(size), np.zeros(size)
     sums: dict[int, dict[int, list[float]]] = {}
     for at in np.flatnonzero(np.array(found.pairs.file) == file):
         row, place, other, other_place = found.pairs.at[at]

@@ -92,10 +92,11 @@ def _shingles(text: str) -> np.ndarray:
     row = np.array(words, np.uint64)
     if len(row) < SHINGLE:
         row = np.pad(row, (0, SHINGLE - len(row)))
-    mixed = np.zeros(len(row) - SHINGLE + 1, np.uint64)
+    mixed: np.ndarray = np.zeros(len(row) - SHINGLE + 1, np.uint64)
     for at in range(SHINGLE):
         mixed = mixed * np.uint64(1_000_003) + row[at : at + len(mixed)]
-    return np.unique((mixed ^ (mixed >> np.uint64(29))) % _PRIME)
+    found: np.ndarray = np.unique((mixed ^ (mixed >> np.uint64(29))) % _PRIME)
+    return found
 
 
 def _jaccard(one: np.ndarray, other: np.ndarray) -> float:

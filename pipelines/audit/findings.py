@@ -90,7 +90,8 @@ def bias(name: str, left: np.ndarray, right: np.ndarray, group: np.ndarray, seed
 
 def _numbered(*parts: np.ndarray) -> np.ndarray:
     """Equal combinations have equal numbers, shape [n]."""
-    return np.unique(np.stack(parts, axis=1), axis=0, return_inverse=True)[1].ravel()
+    found: np.ndarray = np.unique(np.stack(parts, axis=1), axis=0, return_inverse=True)[1].ravel()
+    return found
 
 
 def _both(key: np.ndarray, side: np.ndarray) -> np.ndarray:

@@ -182,8 +182,8 @@ class Decoder:
         self.spare: torch.Tensor | None = None
         self.rows: list[Row | None] = []
         self.streams: list[np.random.Philox] = []
-        self.state = np.zeros(0, _STATE)
-        self.written = np.zeros((0, BLOCK), np.int64)
+        self.state: np.ndarray[Any, Any] = np.zeros(0, _STATE)
+        self.written: np.ndarray[Any, Any] = np.zeros((0, BLOCK), np.int64)
         self.last = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._settings: dict[str, torch.Tensor] | None = None
 

@@ -149,7 +149,8 @@ def best_limit(values: Sequence[tuple[float, float]]) -> tuple[str, float] | Non
     worse = np.searchsorted(points, [w for _, w in values])
     # Limit i lies below point i + 1: it separates a pair whose lower value is at i or below.
     low, high = np.minimum(better, worse), np.maximum(better, worse)
-    gain, apart = np.zeros(len(points), np.int64), np.zeros(len(points), np.int64)
+    gain: np.ndarray = np.zeros(len(points), np.int64)
+    apart: np.ndarray = np.zeros(len(points), np.int64)
     for at, sign in ((low, 1), (high, -1)):
         np.add.at(gain, at, sign * np.sign(better - worse))
         np.add.at(apart, at, sign)

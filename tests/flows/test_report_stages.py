@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from flows import report_data, report_decisions, report_judges, report_rubrics, runs
+from flows import report_counts, report_data, report_decisions, report_judges, report_rubrics, runs
 from flows.report import render
 from pipelines.store import Published, Store
 from tests.flows.plans import merged, prompt, scripted
@@ -311,6 +311,23 @@ def test_without_the_judges_of_what_is_known(tmp_path: Path) -> None:
     assert data.decisions is not None and data.decisions.calibrated is None
     assert "These probabilities are not calibrated." in section(render(data), "decisions")
     assert "judge" not in stages
+
+
+def test_rounds_are_counted_and_their_last_model_votes(full: Path) -> None:
+    done = outputs(full)
+    rounds = {f"round.{n}.reward": done["panel.overlap"] for n in (1, 2)}
+    rounds |= {"round.1.relabel": done["panel.asked"], "round.1.calibrate": done["calibrate"]}
+    rounds |= {"round.1.decide": done["decide"]}
+    stages = {s.stage: s for s in report_counts.stage_counts({**done, **rounds})}
+    assert stages["round.1.decide"].outcomes == stages["decide"].outcomes
+    assert stages["round.1.calibrate"].outcomes == stages["calibrate"].outcomes
+    assert stages["round.2.reward"].outcomes == stages["panel.overlap"].outcomes
+    assert stages["round.1.relabel"].rows_in == stages["panel.asked"].rows_in
+    assert not any(stage.drawn for name, stage in stages.items() if name.startswith("round."))
+    only = {"judge": done["judge"], **rounds}
+    assert report_judges.voters(only) == [
+        *(done["judge"], rounds["round.2.reward"], rounds["round.1.relabel"])
+    ]
 
 
 def test_the_seed_is_that_of_the_run(full: Path) -> None:
