@@ -20,6 +20,7 @@ from flows.report_decisions import Decisions, duration, why_none
 from flows.report_flow import StageCount as StageCount
 from flows.report_flow import check_stages, split, tracks
 from flows.report_judges import MEASURED, JudgeShown, limit_words, side_parts
+from flows.report_rounds import RoundShown
 from flows.report_rubrics import RubricsShown
 from schemas.records import Decision, Pair, Prompt, Reject, Response, StepLabels, Vote
 
@@ -174,6 +175,7 @@ class ReportData:
     judges: tuple[JudgeShown, ...] = ()
     rubrics: RubricsShown | None = None
     decisions: Decisions | None = None
+    rounds: tuple[RoundShown, ...] = ()
     rows: tuple[PairRow, ...] = ()
     bands: tuple[Band, ...] = ()
     """Pairs of each probability; none of them is among `rows`."""

@@ -34,6 +34,7 @@ from flows.report_counts import (
 )
 from flows.report_decisions import BANDS, decisions
 from flows.report_judges import judges, pair_votes, voters
+from flows.report_rounds import rounds
 from flows.report_rubrics import rubrics
 from flows.steps_page import FOLDER
 from pipelines.store import Published, Store
@@ -117,6 +118,7 @@ def collect(store: Store, record: runs.RunRecord) -> ReportData:
         judges=judges(made),
         rubrics=rubrics(made),
         decisions=decisions(made),
+        rounds=rounds(made),
         rows=rows,
         bands=bands,
         rejects=tuple(_examples(made)),

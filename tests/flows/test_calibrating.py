@@ -11,6 +11,7 @@ import pytest
 
 from flows import runs, session
 from flows.calibrating import in_words
+from flows.report_rounds import rounds
 from flows.rounds import fold_of
 from pipelines.store import Published, Store
 from schemas.errors import UserError
@@ -185,6 +186,10 @@ def test_rounds_train_a_judge_that_never_judges_what_it_learned_from(tmp_path: P
         assert all(-1 <= row["value"] <= 1 for row in votes)
     assert {fold_of(row["prompt_id"], 2, 3) for row in pairs} == {0, 1}
     # The last round's model is a judge of the last decisions.
+    shown = rounds(outputs)
+    assert [r.number for r in shown] == [0, 1, 2]
+    assert shown[0].changed == 0 and all(r.settled > 0 for r in shown)
+    assert all(0 <= (r.expected_wrong or 0) < 0.5 and r.log_loss is None for r in shown)
     names = {vote["judge"] for vote in outputs["calibrate"].manifest.facts["judges"]}
     assert "reward-2" in names and "reward-1" not in names
 
