@@ -78,9 +78,8 @@ def push(
         project = project_of(campaign, client, ledger, create=True, migrate=migrate)
         sender = _Sender(client, project, ledger, settle_s)
         sender.settle()
-        ahead = _Ahead(_batches(campaign, questions, batch, done))
+        ahead = _Ahead(_batches(campaign, questions, batch, done), ledger)
         for group in ahead:
-            ledger.add(p.row for p in group.values())
             if client.counts(project.id).tasks != ledger.task_count():
                 align(client, project, ledger)
             new = ledger.missing(list(group), resend)
@@ -131,16 +130,19 @@ def page_size(ledger: Ledger) -> int:
 
 
 class _Ahead:
-    """Batches, of which the next is made while the server is at work on this one."""
+    """Batches, of which the next is made and noted while the server is at work on this one."""
 
-    def __init__(self, batches: Iterator[dict[str, Prepared]]) -> None:
+    def __init__(self, batches: Iterator[dict[str, Prepared]], ledger: Ledger) -> None:
         self._batches = batches
+        self._ledger = ledger
         self._next: list[dict[str, Prepared] | None] = []
 
     def fill(self) -> None:
         """Make the next one, if it is not made yet."""
         if not self._next:
-            self._next.append(next(self._batches, None))
+            group = next(self._batches, None)
+            self._ledger.add(p.row for p in (group or {}).values())
+            self._next.append(group)
 
     def __iter__(self) -> Iterator[dict[str, Prepared]]:
         self.fill()

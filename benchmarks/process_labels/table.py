@@ -45,7 +45,9 @@ def _published(name: str, **settings: Any) -> Callable[[Question], Search]:
 
 @cache
 def _module(name: str) -> Any:
-    return importlib.import_module(f"pipelines.process.methods.{name}")
+    # MM-PRM's variant is a setting of the same module.
+    module = "omega" if name == "omega_mm" else name
+    return importlib.import_module(f"pipelines.process.methods.{module}")
 
 
 def _missing(method: Method) -> str | None:
