@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import pyarrow.parquet as pq
 from annotated_types import Gt, Le, Lt, MinLen
 
 from pipelines import readers
@@ -128,6 +129,8 @@ def _label(pair: str, rows: list[_Row], error: float) -> HumanLabel | None:
 
 def _rows(config: HumansConfig) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
     for file in readers.files(config.paths):
+        if file.format == "parquet" and not pq.read_metadata(file.path).num_rows:
+            continue  # a campaign that nobody has answered yet
 
         def check(there: list[str], file: File = file) -> None:
             if not {"pair_id", "unit"} & set(there):

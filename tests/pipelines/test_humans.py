@@ -57,6 +57,12 @@ def test_votes_of_a_parquet_file_are_taken_as_they_are(tmp_path: Path) -> None:
     assert [(x.pair_id, x.value, x.purpose) for x in labels] == [("p", 0.5, "audit")]
 
 
+def test_a_campaign_that_nobody_has_answered_is_no_mistake(tmp_path: Path) -> None:
+    pq.write_table(Vote.arrow_schema().empty_table(), tmp_path / "votes.parquet")
+    config = HumansConfig(paths=(str(tmp_path / "votes.parquet"),))
+    assert read_votes(config, {"p"}) == ([], [], [])
+
+
 @pytest.mark.parametrize(
     ("row", "code", "says"),
     [
