@@ -18,6 +18,7 @@ from flows.plan_parts import DecidePlan as DecidePlan
 from flows.plan_parts import EngineConfig as EngineConfig
 from flows.plan_parts import EvaluatePlan as EvaluatePlan
 from flows.plan_parts import HumansPlan as HumansPlan
+from flows.plan_parts import ReviewPlan as ReviewPlan
 from flows.plan_parts import RoundsPlan as RoundsPlan
 from flows.plan_parts import RoutePlan as RoutePlan
 from flows.plan_parts import RubricsPlan as RubricsPlan
@@ -70,6 +71,9 @@ class Plan(Config):
     """Make rubrics, keep what predicts, and judge by it; none: no rubrics."""
     humans: HumansPlan | None = None
     """What people said; none: nobody was asked."""
+    review: ReviewPlan | None = None
+    """Take part in a campaign: a run first brings in the votes that are there, and at its end puts its
+    queue to people. It never waits for them."""
     embed: EmbedConfig | None = None
     """Model that turns responses into vectors, for neighbours and spread; none: without."""
     calibrate: CalibratePlan | None = None
@@ -305,6 +309,8 @@ def _cross_check(path: Path, plan: Plan) -> None:
             raise PlanError(f"{path}: rounds.judge: no judge {rounds.judge!r} in [judge.panel]")
         if plan.embed is None:
             raise PlanError(f"{path}: rounds.judge: needs [embed] to find what is near an error")
+    if plan.review is not None and plan.route is None:
+        raise PlanError(f"{path}: review: there is no queue to put to people; add [route]")
     for name in ("humans", "risk", "route", "rounds"):
         if getattr(plan, name) is not None and plan.calibrate is None:
             raise PlanError(f"{path}: {name}: needs probabilities; add [calibrate]")

@@ -68,6 +68,16 @@ class HumansPlan(HumansConfig):
     """Annotators, as votes name them, whose votes count for nothing."""
 
 
+class ReviewPlan(Config):
+    """A campaign that a run takes votes from, and puts its queue to."""
+
+    campaign: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,37}$")]
+    """The campaign's name: it is made where it is not there."""
+    url: str | None = None
+    """A Label Studio server, its token in LABEL_STUDIO_API_KEY; none: this store's own, which
+    `prefinery review serve` runs."""
+
+
 class RoundsPlan(Config):
     """Rounds of training on what is decided, judging by what was trained, and deciding anew."""
 

@@ -58,6 +58,10 @@ def start(
     store = Store.open(root)
     journal = Journal(store.root / "journal.sqlite")
     try:
+        if plan.review is not None:
+            from flows import circle
+
+            plan = circle.with_votes(plan, plan.review, store, reporter)
         built = engines.build(plan, store, journal)
         run_id = _run_id(path, plan, {name: e.identity.digest for name, e in built.items()})
         run = Run(plan, store, built, reporter)
@@ -84,7 +88,10 @@ def start(
                 }
                 attempt |= {"ended": runs.now(), "status": ended, "computed": run.computed}
                 runs.save(store, record)
-            return _finish(run, record)
+            summary = _finish(run, record)
+        if plan.review is not None:
+            circle.put_to_people(store, summary.run, plan.review, reporter)
+        return summary
     finally:
         journal.close()
 

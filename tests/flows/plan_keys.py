@@ -123,6 +123,7 @@ WHOLE: dict[str, Any] = {
         "without": ["human-1"],
         "aggregate": {"method": "majority", "pool_below": 5, "error": 0.1, "iterations": 9},
     },
+    "review": {"campaign": "c1", "url": "http://127.0.0.1:9"},
     "embed": {"model": "org/name", "batch": 8, "device": "cpu"},
     "calibrate": {
         **{"folds": 3, "min_given": 100, "min_labels": 20, "fit_pairs": 1000},
