@@ -138,7 +138,9 @@ def _record(store: Store, run_id: str, plan: Plan) -> runs.RunRecord:
 def _keep_plan(path: Path, store: Store, record: runs.RunRecord) -> None:
     place = runs.folder(store, record.id)
     place.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, place / "plan.toml")
+    kept = place / "plan.toml"
+    if path.resolve() != kept.resolve():  # it may be the kept one that is run
+        shutil.copyfile(path, kept)
 
 
 def _finish(run: Run, record: runs.RunRecord) -> Summary:

@@ -268,3 +268,14 @@ def test_training_stops_at_the_dataset_with_curate(tmp_path: Path) -> None:
     path = write_plan(tmp_path, plan)
     summary = call("curate", path, "--root", tmp_path / "store", "--json").json
     assert summary["computed"][-1] == "emit" and "train.reward" not in summary["rows"]
+
+
+def test_the_plan_that_a_run_keeps_can_be_run_itself(tmp_path: Path) -> None:
+    plan = scripted(prompts={"paths": [str(tmp_path / "prompts.jsonl")]})
+    path = write_plan(tmp_path, plan)
+    root = tmp_path / "store"
+    first = call("run", path, "--root", root, "--json").json
+    kept = root / "runs" / first["run"] / "plan.toml"
+    again = call("run", kept, "--root", root, "--json").json
+    assert (again["run"], again["computed"], again["asked"]) == (first["run"], [], 0)
+    assert kept.read_text() == path.read_text()
