@@ -70,9 +70,11 @@ class ScriptedEngine:
                 key = request_key(identity, request).hex()
                 _append(self.config.ask_log, f"{key} {request.sample}\n")
             await asyncio.sleep(self.config.delay_ms / 1000)
-        seed = request_seed(identity, request)
+        share, replies = self.config.fail_share, self.config.replies
+        # Where nothing is left to chance none is drawn: hashing a long prompt takes its time.
+        chance = bool(share) or len(replies) > 1 or bool(request.scored)
+        seed = request_seed(identity, request) if chance else 0
         # Another hash than the one that chooses, so that failing says nothing about the choice.
-        share = self.config.fail_share
         if share and int(digest("fail", seed), 16) < share * 2**128:
             raise BadReply("refused", "scripted failure")
         asked = [*(m.content for m in request.messages), request.prefix]
@@ -80,7 +82,7 @@ class ScriptedEngine:
         if request.scored:
             words = max(1, len(request.scored.split()))
             return Reply("", "stop", read, words, -5.0 * words * (seed + 1) / 2**63)
-        text = self.config.replies[seed % len(self.config.replies)]
+        text = replies[seed % len(replies)]
         return Reply(text, "stop", read, len(text.split()))
 
     def tokens(self, text: str) -> Tokens | None:
