@@ -185,7 +185,7 @@ class TestRun:
             wait_for(lambda: len(asked(log)) > 3, 60)
             server.process.kill()
             server.process.wait()
-            out, err = process.communicate(timeout=90)
+            out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
         assert '"status": "complete"' in out
         [warning] = [line for line in err.splitlines() if line.startswith("prefinery: ")]
