@@ -40,7 +40,7 @@ class Finding:
 
 def examine(plan: Path | None, root: Path, as_json: bool) -> int:
     """Print what was found; exit code 2 if there is a problem, else 0."""
-    findings = [*_installed(), *_machine(root)]
+    findings = [*_installed(), *_machine(root), _label_studio(root)]
     if plan is not None:
         findings += _engines(plan, root)
     if as_json:
@@ -90,6 +90,22 @@ def _machine(root: Path) -> list[Finding]:
         else Finding("absent", "prefect server", "PREFECT_API_URL is not set: runs go without it")
     )
     return findings
+
+
+def _label_studio(root: Path) -> Finding:
+    """The store's own Label Studio: whether it is running, or could be started."""
+    from annotation import environment, server
+
+    place = root / "label-studio" / "address.json"
+    if place.exists():
+        url = str(json.loads(place.read_text("utf-8"))["url"])
+        if server.answers(url):
+            return Finding("ok", "label studio", url)
+        return Finding("problem", "label studio", f"{url} does not answer: prefinery review serve")
+    if environment.installed(environment.cache_folder()) is None:
+        hint = "not installed; `prefinery review serve` installs it"
+        return Finding("absent", "label studio", hint)
+    return Finding("absent", "label studio", "not running; start it: prefinery review serve")
 
 
 def _engines(path: Path, root: Path) -> list[Finding]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.doctor import CORE, EXTRAS
+from flows.doctor import CORE, EXTRAS, _label_studio
 from pipelines.store import Store
 from tests.flows.plans import POLICY, call, prefinery, scripted, write_plan
 from tests.pipelines.engines.fake_server import FakeServer
@@ -132,3 +132,15 @@ def test_a_prefect_server(tmp_path: Path) -> None:
         "absent",
         "PREFECT_API_URL is not set: runs go without it",
     )
+
+
+def test_a_label_studio_that_is_gone(tmp_path: Path) -> None:
+    place = tmp_path / "store" / "label-studio"
+    place.mkdir(parents=True)
+    (place / "address.json").write_text('{"url": "http://127.0.0.1:9"}')
+    found = _label_studio(tmp_path / "store")
+    assert (found.state, found.detail) == (
+        "problem",
+        "http://127.0.0.1:9 does not answer: prefinery review serve",
+    )
+    assert _label_studio(tmp_path / "none").state == "absent"

@@ -27,7 +27,8 @@ CONTEXT = 12_288
 # A model that never comes to an end of its own fills every bound of the schema.
 SAMPLING = {"max_tokens": 8000}
 CHANGES: dict[str, Any] = {
-    "prompts": {"paths": [str(ROOT / "data" / "open_prompts.jsonl")], "limit": 9},
+    "prompts": {"paths": [str(ROOT / "data" / "open_prompts.jsonl")], "limit": 6},
+    "pairs": {"per_prompt": 2},
     "generate": {"sampling": {"max_tokens": 48}},
     "judge": {
         "panel": {
@@ -105,7 +106,7 @@ def test_every_pair_has_the_votes_of_every_judge(
 ) -> None:
     _, outputs = made
     pairs = set(outputs["pairs"].table("pairs")["id"].to_pylist())
-    assert len(pairs) > 15
+    assert len(pairs) > 8
     for name, orders in (("compares", 2), ("scores", 1), ("instructions", 1)):
         rows = outputs[f"panel.{name}"].table("votes").to_pylist()
         own = Counter(row["unit"] for row in rows if row["unit_kind"] == "pair")
