@@ -15,13 +15,17 @@ tie, and their reasons begin with `position_clash`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
+from pipelines.config import Advance
 from pipelines.engines.base import Engine
+from schemas.errors import BadReply
 from schemas.records import Criterion, Pair, Prompt, Reject, Response, Vote
 
+STAGE = "judge"
+"""Stage that the rejects of judges name."""
 CLASH = "position_clash"
 MAX_REASON = 2000
 """Characters of a judge's words that a vote keeps."""
@@ -48,12 +52,9 @@ class Opinions(NamedTuple):
     rejects: list[Reject]
 
 
-@dataclass
-class Scored:
-    """Scores of responses by id, with reasons: what one-by-one judges make pair votes of."""
-
-    value: dict[str, float | None] = field(default_factory=dict)
-    reason: dict[str, str] = field(default_factory=dict)
+Outcome = float | str | BadReply
+"""What scoring a response came to: a score; a reason code, where there is nothing to score; or a
+request without a usable answer."""
 
 
 def squashed(margin: float) -> float:
@@ -64,3 +65,72 @@ def squashed(margin: float) -> float:
 def responses_of(cases: Sequence[Case]) -> dict[str, tuple[Prompt, Response]]:
     """The responses of some cases, each once, in the order of the cases."""
     return {r.id: (case.prompt, r) for case in cases for r in (case.a, case.b)}
+
+
+def by_case(cases: int, responses: int, advance: Advance) -> Callable[[int], None]:
+    """Told of every response that is scored, it tells `advance` of as many cases."""
+    done = told = 0
+
+    def finished(count: int) -> None:
+        nonlocal done, told
+        done += count
+        rows = cases * done // responses
+        if rows > told:
+            advance(rows - told, 0)
+            told = rows
+
+    return finished
+
+
+def opinions_of(
+    name: str,
+    kind: Literal["reward_model", "llm"],
+    cases: Sequence[Case],
+    outcomes: Mapping[str, Outcome],
+) -> Opinions:
+    """Votes of a judge that scores responses one by one: each response's score, each pair's difference.
+
+    `outcomes`: by response id. A request without a usable answer is a Reject, too.
+    """
+    votes: list[Vote] = []
+    rejects: list[Reject] = []
+    seen: set[str] = set()
+
+    def vote(
+        unit: str, unit_kind: Literal["response", "pair"], value: float | None, reason: str
+    ) -> None:
+        votes.append(
+            Vote(
+                unit=unit,
+                unit_kind=unit_kind,
+                judge=name,
+                judge_kind=kind,
+                value=value,
+                reason=reason,
+            )
+        )
+
+    for case in cases:
+        a, b = outcomes[case.a.id], outcomes[case.b.id]
+        for response, outcome in ((case.a, a), (case.b, b)):
+            if response.id in seen:  # a response is of many pairs
+                continue
+            seen.add(response.id)
+            if isinstance(outcome, float):
+                vote(response.id, "response", outcome, "")
+                continue
+            vote(response.id, "response", None, _code(outcome))
+            if isinstance(outcome, BadReply):
+                detail = f"{name}: {outcome.detail}"[:500]
+                rejects.append(
+                    Reject(unit=response.id, stage=STAGE, code=outcome.code, detail=detail)
+                )
+        if isinstance(a, float) and isinstance(b, float):
+            vote(case.pair.id, "pair", squashed(a - b), f"a: {a:.4g}; b: {b:.4g}")
+        else:
+            vote(case.pair.id, "pair", None, _code(b if isinstance(a, float) else a))
+    return Opinions(votes, rejects)
+
+
+def _code(outcome: Outcome) -> str:
+    return outcome.code if isinstance(outcome, BadReply) else str(outcome)

@@ -14,11 +14,9 @@ from typing import Literal, NamedTuple
 
 from pipelines import constraints, instructions
 from pipelines.config import Advance, Config, silent
-from pipelines.judge.cases import MAX_REASON, Case, Engines, Opinions
+from pipelines.judge.cases import MAX_REASON, STAGE, Case, Engines, Opinions
 from schemas.record import digest
 from schemas.records import Prompt, Reject, Response, Vote
-
-STAGE = "judge"
 
 Measure = Literal["bleu", "chrf", "instructions", "instructions_loose", "constraints"]
 

@@ -38,15 +38,22 @@ from pydantic import StringConstraints, model_validator
 
 from pipelines.config import Advance, Config, silent
 from pipelines.engines.base import Engine
-from pipelines.judge.cases import Case, Engines, Opinions, Scored, responses_of, squashed
+from pipelines.judge.cases import (
+    Case,
+    Engines,
+    Opinions,
+    Outcome,
+    by_case,
+    opinions_of,
+    responses_of,
+)
 from pipelines.judge.logits import likelihood
 from pipelines.pool import bounded
 from schemas.errors import BadReply, UserError
 from schemas.record import digest
-from schemas.records import Message, Prompt, Reject, Response, Vote
+from schemas.records import Message, Prompt, Response
 
 VERSION = 1
-STAGE = "judge"
 
 LEAD = "\n\nThe answer is"
 """What goes between a response and the reference, which follows after a space."""
@@ -117,12 +124,11 @@ async def judge(
     engine = engines[config.engine]
     other = engines[config.against] if config.against is not None else None
     responses = responses_of(cases)
-    done = told = 0
+    finished = by_case(len(cases), len(responses), advance)
 
-    async def scored(item: tuple[Prompt, Response]) -> float | str | BadReply:
-        nonlocal done, told
+    async def scored(item: tuple[Prompt, Response]) -> Outcome:
         prompt, response = item
-        found: float | str | BadReply
+        found: Outcome
         if not response.text:
             found = "empty_response"
         elif config.measure == "reference" and not prompt.reference:
@@ -132,26 +138,11 @@ async def judge(
                 found = await _score(config, prompt, response.text, engine, other, seed)
             except BadReply as error:
                 found = error
-        done += 1
-        rows = len(cases) * done // len(responses)
-        if rows > told:
-            advance(rows - told, 0)
-            told = rows
+        finished(1)
         return found
 
     found = await bounded(scored, responses.values(), engine.concurrency)
-    scores = Scored()
-    rejects: list[Reject] = []
-    for unit, outcome in zip(responses, found, strict=True):
-        scores.value[unit] = outcome if isinstance(outcome, float) else None
-        scores.reason[unit] = ""
-        if isinstance(outcome, BadReply):
-            scores.reason[unit] = outcome.code
-            detail = f"{name}: {outcome.detail}"[:500]
-            rejects.append(Reject(unit=unit, stage=STAGE, code=outcome.code, detail=detail))
-        elif isinstance(outcome, str):
-            scores.reason[unit] = outcome
-    return Opinions(_votes(name, cases, scores), rejects)
+    return opinions_of(name, "llm", cases, dict(zip(responses, found, strict=True)))
 
 
 async def _score(
@@ -193,36 +184,3 @@ def _swapped(messages: Sequence[Message]) -> list[Message]:
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
-
-
-def _votes(name: str, cases: Sequence[Case], scores: Scored) -> list[Vote]:
-    votes: list[Vote] = []
-    seen: set[str] = set()
-
-    def vote(
-        unit: str, kind: Literal["response", "pair"], value: float | None, reason: str
-    ) -> None:
-        votes.append(
-            Vote(
-                unit=unit,
-                unit_kind=kind,
-                judge=name,
-                judge_kind="llm",
-                value=value,
-                reason=reason,
-            )
-        )
-
-    for case in cases:
-        for response in (case.a, case.b):
-            if response.id not in seen:  # a response is of many pairs
-                seen.add(response.id)
-                unit = response.id
-                vote(unit, "response", scores.value[unit], scores.reason[unit])
-        a, b = scores.value[case.a.id], scores.value[case.b.id]
-        if a is None or b is None:
-            why = scores.reason[case.a.id] or scores.reason[case.b.id]
-            vote(case.pair.id, "pair", None, why)
-        else:
-            vote(case.pair.id, "pair", squashed(a - b), f"a: {a:.4g}; b: {b:.4g}")
-    return votes

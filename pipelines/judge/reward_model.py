@@ -17,14 +17,19 @@ from annotated_types import Ge
 
 from pipelines.config import Advance, Config
 from pipelines.engines.folder import folder_digest, model_folder
-from pipelines.judge.cases import Case, Engines, Opinions, squashed
+from pipelines.judge.cases import (
+    Case,
+    Engines,
+    Opinions,
+    by_case,
+    opinions_of,
+    responses_of,
+)
 from pipelines.judge.reward_server import Client, Score, Text
 from pipelines.judge.reward_server import RewardServerConfig as RewardServerConfig
 from schemas.errors import BadReply, EngineError, MissingExtra
 from schemas.record import digest
-from schemas.records import Prompt, Reject, Response, Vote
-
-STAGE = "judge"
+from schemas.records import Prompt, Response
 
 
 class RewardModelConfig(Config):
@@ -77,18 +82,9 @@ async def judge(
     model that cannot be used, EngineDown for a server that does not answer, MissingExtra.
     """
     texts = list(dict.fromkeys(_text(c.prompt, r) for c in cases for r in (c.a, c.b)))
-    done = told = 0
-
-    def finished(count: int) -> None:
-        nonlocal done, told
-        done += count
-        rows = len(cases) * done // len(texts)
-        if rows > told:
-            advance(rows - told, 0)
-            told = rows
-
     if not texts:
         return Opinions([], [])
+    finished = by_case(len(cases), len(texts), advance)
     if isinstance(config, RewardServerConfig):
         scores = await Client(config).scores(texts, finished)
     else:
@@ -96,53 +92,13 @@ async def judge(
         scores = await asyncio.to_thread(
             _local_scores, config, texts, lambda n: loop.call_soon_threadsafe(finished, n)
         )
-    return _opinions(name, cases, dict(zip(texts, scores, strict=True)))
+    score = dict(zip(texts, scores, strict=True))
+    outcomes = {r.id: score[_text(p, r)] for p, r in responses_of(cases).values()}
+    return opinions_of(name, "reward_model", cases, outcomes)
 
 
 def _text(prompt: Prompt, response: Response) -> Text:
     return prompt.messages, response.text
-
-
-def _opinions(name: str, cases: Sequence[Case], scores: dict[Text, Score]) -> Opinions:
-    votes: list[Vote] = []
-    rejects: list[Reject] = []
-    seen: set[str] = set()
-
-    def vote(
-        unit: str, kind: Literal["response", "pair"], value: float | None, reason: str
-    ) -> None:
-        votes.append(
-            Vote(
-                unit=unit,
-                unit_kind=kind,
-                judge=name,
-                judge_kind="reward_model",
-                value=value,
-                reason=reason,
-            )
-        )
-
-    for case in cases:
-        a, b = (scores[_text(case.prompt, r)] for r in (case.a, case.b))
-        for response, score in ((case.a, a), (case.b, b)):
-            if response.id in seen:  # a response is of many pairs
-                continue
-            seen.add(response.id)
-            if isinstance(score, BadReply):
-                vote(response.id, "response", None, score.code)
-                detail = f"{name}: {score.detail}"[:500]
-                rejects.append(
-                    Reject(unit=response.id, stage=STAGE, code=score.code, detail=detail)
-                )
-            else:
-                vote(response.id, "response", score, "")
-        if isinstance(a, BadReply) or isinstance(b, BadReply):
-            failed = a if isinstance(a, BadReply) else b
-            assert isinstance(failed, BadReply)
-            vote(case.pair.id, "pair", None, failed.code)
-        else:
-            vote(case.pair.id, "pair", squashed(a - b), f"a: {a:.4g}; b: {b:.4g}")
-    return Opinions(votes, rejects)
 
 
 # --- in this process -------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from pipelines.config import Advance, Config
 from pipelines.engines.base import Engine
-from pipelines.judge.cases import MAX_REASON, Case
+from pipelines.judge.cases import MAX_REASON, STAGE, Case
 from pipelines.pool import bounded
 from pipelines.prompting import Template, load, numbered, tagged
 from pipelines.sampling import SamplingConfig
@@ -27,7 +27,6 @@ from pipelines.structured import RETRY_STRIDE, ask_json
 from schemas.errors import BadReply, UserError
 from schemas.records import Criterion, Message, Reject
 
-STAGE = "judge"
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_REASONING = 1500
 """Longest reasoning, in characters; a bound lets a constrained judge come to an end."""
