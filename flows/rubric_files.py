@@ -14,7 +14,7 @@ from schemas.records import Criterion, Rubric
 
 def write_files(root: Path, run_id: str, out: Path, retired: bool) -> list[Path]:
     """A TOML file a rubric of a run, as the proof left them; retired ones only where wanted."""
-    made = _output(root, run_id, "rubric_value")
+    made = _outputs(root, run_id)["rubric_value"]
     known = {c.id: c for c in Criterion.from_table(made.table("criteria"))}
     written = []
     for rubric in Rubric.from_table(made.table("rubrics")):
@@ -31,10 +31,8 @@ def export(root: Path, run_id: str, out: Path) -> dict[str, int]:
     """Training data from a run's rubrics: Parquet files and a card; rows by file."""
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: not empty; name a new folder")
-    store = Store.open(root, create=False)
-    record = runs.load(store, run_id)
-    outputs = dict(record.outputs(store))
-    made = _output(root, run_id, "rubric_value")
+    outputs = _outputs(root, run_id)
+    made = outputs["rubric_value"]
     prompts = outputs["ingest"].table("prompts")
     responses = outputs["generate"].table("responses")
     criteria, rubrics = made.table("criteria"), made.table("rubrics")
@@ -54,10 +52,11 @@ def export(root: Path, run_id: str, out: Path) -> dict[str, int]:
     )
 
 
-def _output(root: Path, run_id: str, name: str) -> Published:
+def _outputs(root: Path, run_id: str) -> dict[str, Published]:
+    """A run's outputs. Raises UserError where it has no proven rubrics."""
     store = Store.open(root, create=False)
     record = runs.load(store, run_id)
-    found = record.output(store, name)
-    if found is None:
+    found = dict(record.outputs(store))
+    if "rubric_value" not in found:
         raise UserError(f"{record.id}: has no rubrics; add [rubrics] to its plan and run it")
     return found
