@@ -160,7 +160,7 @@ def votes(
     """The votes of one annotation; its seconds stand with the first of them, so that sums are right.
 
     Ids: a rating is of its response, under the rating's name; a verdict on a criterion is of the
-    criterion; a marked error is of the response, under its type, its reason led by where it is.
+    criterion; a marked error is of the response, under its type, with where it is.
     """
     order: Order | None = None
     if kind == "pairwise":
@@ -184,12 +184,18 @@ def votes(
             of = ids["ab".index(about)]
         elif about == "criterion" and index < len(ids):
             of = ids[index]
-        if span is not None:
-            reason = f"[{span[0]}:{span[1]}] {reason}".rstrip()
-        more = {"order": order if about == "pair" else None, "criterion": criterion}
-        step = index if about == "step" else None
-        first = seconds if n == 0 else None
-        found.append(vote(of, unit_kind, value, reason, step=step, seconds=first, **more))
+        start, end = span or (None, None)
+        found.append(
+            vote(
+                of, unit_kind, value, reason,
+                order=order if about == "pair" else None,
+                criterion=criterion,
+                step=index if about == "step" else None,
+                span_start=start,
+                span_end=end,
+                seconds=seconds if n == 0 else None,
+            )
+        )  # fmt: skip
     return found
 
 

@@ -63,6 +63,8 @@ def tables(judges: int | None = None) -> tuple[pa.Table, pa.Table, pa.Table]:
         value=pl.when(pl.col("winner") == 1).then(1.0).otherwise(-1.0),
         criterion=pl.lit(None, pl.String),
         step=pl.lit(None, pl.Int64),
+        span_start=pl.lit(None, pl.Int64),
+        span_end=pl.lit(None, pl.Int64),
         reason=pl.format("asked {}", asked),  # two equal answers are two votes
         seconds=pl.lit(None, pl.Float64),
         cost=pl.lit(None, pl.Float64),

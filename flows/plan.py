@@ -253,9 +253,7 @@ def _absolute(plan: Plan, base: Path) -> Plan:
     }
     update["judge"] = plan.judge.model_copy(update={"panel": judges})
     if (rubrics := plan.rubrics) is not None:
-        named: dict[str, Any] = {}
-        if rubrics.principles is not None:
-            named["principles"] = str(base / rubrics.principles)
+        named: dict[str, Any] = {"paths": tuple(str(base / p) for p in rubrics.paths)}
         if rubrics.embed is not None:
             model = folder(rubrics.embed.model)
             named["embed"] = rubrics.embed.model_copy(update={"model": model})

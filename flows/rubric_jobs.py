@@ -7,7 +7,6 @@ is one of agreement with them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -23,6 +22,7 @@ from pipelines.journal import Journaled
 from pipelines.readers import sha256
 from pipelines.rubrics import mining, proof, scoring, synthesis, value, verdicts, weights
 from pipelines.rubrics.config import is_held_out
+from pipelines.rubrics.rubric_file import rubric_paths
 from pipelines.store import Draft, Output, Published
 from schemas.records import (
     Criterion,
@@ -35,7 +35,7 @@ from schemas.records import (
     Vote,
 )
 
-_ELSEWHERE = ("engine", "judge", "verdicts", "scoring", "value", "embed", "principles", "weights")
+_ELSEWHERE = ("engine", "judge", "verdicts", "scoring", "value", "embed", "paths", "weights")
 """Settings of other stages, and what is an input by its content."""
 JUDGE = "rubric"
 """The rubrics' name as a judge, and of the output that holds their votes."""
@@ -87,7 +87,7 @@ def _make(run: Run, config: RubricsPlan, made: Material, votes: Votes) -> Publis
             **settings(config, *_ELSEWHERE),
             "embed": embed.identity if embed else None,
             "templates": synthesis.templates_digest(),
-            "principles": sha256(Path(config.principles)) if config.principles else None,
+            "paths": [sha256(path) for path in rubric_paths(config.paths)],
         },
         {**made.digests(), **votes.digests()},
         asked[0] if asked else None,

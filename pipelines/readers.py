@@ -71,14 +71,7 @@ def files(paths: Sequence[str], format: str = "auto", split: str | None = None) 
     """
     found: dict[Path, File] = {}
     for given in paths:
-        path = Path(given)
-        try:
-            matches = [path] if path.exists() else _glob(given)
-        except OSError as error:
-            raise UserError(f"{given[:200]}: {error.strerror}; check the path") from error
-        if not matches:
-            raise UserError(f"no file matches {given}; check the path")
-        for match in matches:
+        for match in matching(given):
             for file in _folder(match, format, split) if match.is_dir() else [_file(match, format)]:
                 found.setdefault(file.path.resolve(), file)
     if not found:
@@ -88,6 +81,18 @@ def files(paths: Sequence[str], format: str = "auto", split: str | None = None) 
     for file in found.values():
         _check_access(file.path)
     return _with_unique_names(list(found.values()))
+
+
+def matching(given: str) -> list[Path]:
+    """What a path or a glob stands for. Raises UserError where it is nothing."""
+    path = Path(given)
+    try:
+        found = [path] if path.exists() else _glob(given)
+    except OSError as error:
+        raise UserError(f"{given[:200]}: {error.strerror}; check the path") from error
+    if not found:
+        raise UserError(f"no file matches {given}; check the path")
+    return found
 
 
 def _glob(pattern: str) -> list[Path]:

@@ -73,6 +73,10 @@ class Vote(Record):
     """Criterion id, for rubric votes."""
     step: int | None = None
     """Step index, for step votes."""
+    span_start: Count | None = None
+    """First character that an error was marked on, of such votes; offsets are of the text as shown."""
+    span_end: Count | None = None
+    """The character after the last one."""
     reason: str = ""
     """Why, in a stable code or in the judge's words."""
     seconds: float | None = None

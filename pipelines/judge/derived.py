@@ -138,6 +138,8 @@ def _pair_votes(
         value=value,
         criterion=pl.lit(None, pl.String),
         step=pl.lit(None, pl.Int64),
+        span_start=pl.lit(None, pl.Int64),
+        span_end=pl.lit(None, pl.Int64),
         reason=pl.when(known)
         .then(
             pl.format(

@@ -33,8 +33,8 @@ class RubricsConfig(Config):
     """Whether `contrastive` and `feedback` make a rubric a prompt, or one for all prompts."""
     contrast: Literal["pairs", "lists"] = "pairs"
     """`lists`: where a prompt's pairs rank all their responses, these are shown at once, best first."""
-    principles: str | None = None
-    """TOML file of a rubric that a person wrote, for `person`."""
+    paths: tuple[str, ...] = ()
+    """TOML files, or globs, of rubrics that people wrote or approved, for `person`."""
     max_criteria: Annotated[int, Field(ge=1, le=100)] = 12
     """Most criteria of a reply, and of a rubric that is made from replies."""
     max_pairs: Annotated[int, Field(ge=1)] = 256
@@ -57,8 +57,8 @@ class RubricsConfig(Config):
         asking = [method for method in self.methods if method in _ASKING]
         if asking and self.engine is None:
             raise ValueError(f"method {asking[0]!r} needs an engine; set rubrics.engine")
-        if "person" in self.methods and self.principles is None:
-            raise ValueError("method 'person' needs a file; set rubrics.principles")
+        if "person" in self.methods and not self.paths:
+            raise ValueError("method 'person' needs a file; set rubrics.paths")
         return self
 
 

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from pipelines.config import Config
 from pipelines.durable import explained, write_durably
-from schemas.errors import PlanError
+from pipelines.readers import matching
+from schemas.errors import PlanError, UserError
 from schemas.records import Criterion, Rubric
 
 _HEAD = """\
@@ -163,6 +164,20 @@ def _shown(character: str) -> str:
 
 
 # --- reading ----------------------------------------------------------------------------------------
+
+
+def rubric_paths(given: Sequence[str]) -> list[Path]:
+    """The rubric files that paths, globs and folders stand for, each once, in order.
+
+    Raises UserError where one stands for nothing.
+    """
+    found: dict[Path, None] = {}
+    for place in (match for name in given for match in matching(name)):
+        inside = sorted(place.glob("*.toml")) if place.is_dir() else [place]
+        if not inside:
+            raise UserError(f"{place}: holds no rubric (*.toml); check the path")
+        found |= dict.fromkeys(inside)
+    return list(found)
 
 
 def read_rubric(path: Path) -> tuple[Rubric, list[Criterion]]:

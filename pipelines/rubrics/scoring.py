@@ -141,6 +141,8 @@ def pair_votes(pairs: pa.Table, scores: pa.Table, judge: str) -> pa.Table:
         value=pl.col("gap").clip(-1.0, 1.0),
         criterion=pl.lit(None, pl.String),
         step=pl.lit(None, pl.Int64),
+        span_start=pl.lit(None, pl.Int64),
+        span_end=pl.lit(None, pl.Int64),
         reason=pl.col("reason").fill_null("not_judged"),
         seconds=pl.lit(None, pl.Float64),
         cost=pl.lit(None, pl.Float64),

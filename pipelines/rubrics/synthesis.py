@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from pipelines.config import Advance, silent
@@ -23,7 +22,7 @@ from pipelines.rubrics.drafting import (
     reject,
 )
 from pipelines.rubrics.merging import Embed, select
-from pipelines.rubrics.rubric_file import read_rubric
+from pipelines.rubrics.rubric_file import read_rubric, rubric_paths
 from schemas.errors import PlanError
 from schemas.record import digest
 from schemas.records import Criterion, Pair, Prompt, Reject, Response, Rubric
@@ -86,9 +85,7 @@ async def synthesize(
     made = Made([], [], rejects)
     for method in dict.fromkeys(config.methods):
         if method == "person":
-            rubric, criteria = read_rubric(Path(str(config.principles)))
-            made.criteria.extend(criteria)
-            made.rubrics.append(rubric)
+            _take(config.paths, material, made)
         elif method == "mined":
             _mine(material, seed, made)
         else:
@@ -97,6 +94,18 @@ async def synthesize(
             made.rejects.extend(drawn.rejects)
             _fill(method, drawn.drafts, config, embed, made)
     return Made(_once(made.criteria), _once(made.rubrics), _once(made.rejects))
+
+
+def _take(paths: Sequence[str], material: _Material, made: Made) -> None:
+    """People's own rubrics, from files; one for a prompt that is not here is of no use."""
+    here = {prompt.id for prompt in material.prompts}
+    for path in rubric_paths(paths):
+        rubric, criteria = read_rubric(path)
+        if rubric.prompt_id is not None and rubric.prompt_id not in here:
+            made.rejects.append(reject(rubric.id, "missing_prompt", rubric.prompt_id))
+            continue
+        made.criteria.extend(criteria)
+        made.rubrics.append(rubric)
 
 
 def _material(

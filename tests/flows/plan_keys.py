@@ -110,7 +110,7 @@ WHOLE: dict[str, Any] = {
     },
     "rubrics": {
         **{"methods": ["contrastive", "person"], "engine": "fake", "judge": "fake"},
-        **{"scope": "general", "contrast": "lists", "principles": "rubric.toml"},
+        **{"scope": "general", "contrast": "lists", "paths": ["rubric.toml"]},
         **{"max_criteria": 4, "max_pairs": 16, "samples": 2, "sampling": SAMPLING},
         **{"weights": "fitted", "similar": 0.8, "held_out": 0.2},
         "embed": {"model": "org/name", "batch": 8, "device": "cpu"},

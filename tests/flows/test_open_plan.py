@@ -37,7 +37,7 @@ CHANGES: dict[str, Any] = {
         }
     },
     "rubrics": {
-        "principles": str(ROOT / "data" / "rubrics" / "helpful.toml"),
+        "paths": [str(ROOT / "data" / "rubrics" / "helpful.toml")],
         "max_criteria": 1,
         "sampling": SAMPLING,
         "verdicts": {"sampling": SAMPLING},

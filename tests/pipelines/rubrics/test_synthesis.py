@@ -128,7 +128,7 @@ def test_a_persons_file_is_taken_as_it_is(tmp_path) -> None:
     rubric = Rubric(criteria=tuple(c.id for c in criteria), method="person", status="approved")
     write_rubric(tmp_path / "mine.toml", rubric, criteria)
     path = str(tmp_path / "mine.toml")
-    made = make(rows, lambda asked: "", methods=("person",), principles=path)
+    made = make(rows, lambda asked: "", methods=("person",), paths=(path,))
     assert made == Made(criteria, [rubric], [])
 
 
@@ -302,7 +302,7 @@ def test_an_engine_that_is_not_there_is_one_line() -> None:
     ("settings", "said"),
     [
         ({}, "method 'contrastive' needs an engine; set rubrics.engine"),
-        ({"methods": ("person",)}, "method 'person' needs a file; set rubrics.principles"),
+        ({"methods": ("person",)}, "method 'person' needs a file; set rubrics.paths"),
         ({"methods": ()}, "at least 1 item"),
     ],
 )
