@@ -21,6 +21,11 @@ from schemas.errors import SchemaError
 Level = Literal["nominal", "ordinal", "interval"]
 Floats = npt.NDArray[np.float64]
 
+RELIABLE = 0.8
+TENTATIVE = 0.667
+MOST_VALUES = 21
+"""Different values that are told apart at most; of a finer scale the nearest of so many, evenly
+spread, are taken: memory goes with their square."""
 REPLICATES = 1000
 _BLOCK = 50
 """Replicates at a time: bounds memory to this many weights of every unit."""
@@ -44,6 +49,21 @@ class Agreement:
     people: int
     """People who gave them."""
 
+    @property
+    def meaning(self) -> str:
+        """What alpha means, in words, by the limits of Krippendorff (2004): .8 and .667."""
+        if not self.units:
+            return "not known: nothing was answered by two people"
+        if self.alpha is None:
+            return "not known: there is one answer throughout, and nothing to tell apart by chance"
+        if self.alpha >= RELIABLE:
+            return "reliable"
+        if self.alpha >= TENTATIVE:
+            return "fit for tentative conclusions"
+        if self.alpha > 0:
+            return "better than chance, but too low to draw conclusions from single labels"
+        return "no better than chance"
+
 
 def krippendorff(
     votes: pa.Table, level: Level, *, seed: int = 0, replicates: int = REPLICATES
@@ -57,17 +77,21 @@ def krippendorff(
     if len(twice):
         raise SchemaError(f"{twice['judge'][0]} stands twice on {twice['unit'][0]}")
     frame = frame.filter(pl.len().over("unit") > 1).sort("unit", "judge")
-    values = np.sort(frame["value"].unique().to_numpy().astype(np.float64))
-    codes = np.searchsorted(values, frame["value"].to_numpy().astype(np.float64))
+    given = _coarse(frame["value"].to_numpy().astype(np.float64))
+    values = np.unique(given)
+    codes = np.searchsorted(values, given)
     units = frame["unit"].rle_id().to_numpy().astype(np.int64)
     size = int(units[-1]) + 1 if len(units) else 0
     counts = np.zeros((size, len(values)))
     np.add.at(counts, (units, codes), 1.0)
     alpha = low = high = None
     if size:
-        alpha = _alphas(_coincidences(counts).sum(axis=0)[None], values, level)[0]
+        # Units that were answered alike weigh alike: only how many there are of each matters.
+        kinds, times = np.unique(counts, axis=0, return_counts=True)
+        met = _coincidences(kinds)
+        alpha = _alphas(np.tensordot(times, met, axes=1)[None], values, level)[0]
         if np.isfinite(alpha):
-            low, high = _interval(counts, values, level, seed, replicates)
+            low, high = _interval(met, times, values, level, seed, replicates)
     return Agreement(
         level,
         float(alpha) if alpha is not None and np.isfinite(alpha) else None,
@@ -77,6 +101,15 @@ def krippendorff(
         len(frame),
         frame["judge"].n_unique(),
     )
+
+
+def _coarse(given: Floats) -> Floats:
+    """The values themselves, or, where they are too many, the nearest of a grid over their range."""
+    if len(np.unique(given)) <= MOST_VALUES:
+        return given
+    low, high = given.min(), given.max()
+    step = (high - low) / (MOST_VALUES - 1)
+    return np.asarray(low + np.rint((given - low) / step) * step)
 
 
 def _coincidences(counts: Floats) -> Floats:
@@ -111,16 +144,19 @@ def _distances(totals: Floats, values: Floats, level: Level) -> Floats:
 
 
 def _interval(
-    counts: Floats, values: Floats, level: Level, seed: int, replicates: int
+    met: Floats,
+    times: npt.NDArray[np.int64],
+    values: Floats,
+    level: Level,
+    seed: int,
+    replicates: int,
 ) -> tuple[float | None, float | None]:
-    # Units that were answered alike weigh alike: only how many of each are drawn matters.
-    kinds, times = np.unique(counts, axis=0, return_counts=True)
-    met = _coincidences(kinds).reshape(len(kinds), -1)
+    units, met = int(times.sum()), met.reshape(len(met), -1)
     rng = np.random.default_rng(seed)
     found = []
     for start in range(0, replicates, _BLOCK):
         block = min(_BLOCK, replicates - start)
-        drawn = rng.multinomial(len(counts), times / len(counts), size=block)
+        drawn = rng.multinomial(units, times / units, size=block)
         whole = (drawn @ met).reshape(block, len(values), len(values))
         found.append(_alphas(whole, values, level))
     alphas = np.concatenate(found) if found else np.empty(0)

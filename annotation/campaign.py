@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from annotation import configs
 from annotation.client import Client, Project, Unknown
@@ -32,6 +33,7 @@ from schemas.record import digest
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,37}")
 _MARK = "prefinery campaign "
+VOTES = "votes.parquet"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,9 @@ class Campaign:
     """How many people usually answer a question."""
     instruction: str = ""
     """What annotators read before they begin, as plain text."""
+    show_predictions: bool = False
+    """Whether annotators of pairs see what the machine believes, as an answer that is chosen already.
+    People follow what they are shown: votes are then no independent evidence."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -86,7 +91,7 @@ class Campaign:
     @property
     def votes(self) -> Path:
         """The file of votes."""
-        return self.folder / "votes.parquet"
+        return self.folder / VOTES
 
     @property
     def rejects(self) -> Path:
@@ -119,6 +124,37 @@ class Saved:
     label_config: str
     """Hash of the config that was last agreed on."""
     closed: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    """What is asked beside the main answer."""
+    instruction: str = ""
+    show_predictions: bool = False
+
+
+def remembered(name: str, folder: Path) -> Campaign | None:
+    """A campaign as it was pushed last; None where it was not."""
+    found = _read(folder)
+    if found is None:
+        return None
+    return Campaign(
+        name,
+        folder,
+        kind=found.kind.partition("/")[0],
+        options=QuestionConfig.model_validate_json(json.dumps(found.options)),
+        seed=found.seed,
+        overlap=found.overlap,
+        instruction=found.instruction,
+        show_predictions=found.show_predictions,
+    )
+
+
+def _read(folder: Path) -> Saved | None:
+    place = folder / "campaign.json"
+    try:
+        return Saved(**json.loads(place.read_text("utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{place} cannot be read ({error}); restore it or move it away") from None
 
 
 def saved(campaign: Campaign) -> Saved | None:
@@ -126,20 +162,16 @@ def saved(campaign: Campaign) -> Saved | None:
 
     Raises UserError where it began as something else.
     """
-    place = campaign.folder / "campaign.json"
-    try:
-        found = Saved(**json.loads(place.read_text("utf-8")))
-    except FileNotFoundError:
+    found = _read(campaign.folder)
+    if found is None:
         return None
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{place} cannot be read ({error}); restore it or move it away") from None
     for what, was, now in (
         ("kind", found.kind, _kind(campaign)),
         ("seed", found.seed, campaign.seed),
     ):
         if was != now:
             raise UserError(
-                f"campaign {campaign.name} began with {what} {was}, the plan says {now}: "
+                f"campaign {campaign.name} began with {what} {was}, now it is {now}: "
                 "go back to it, or name another campaign"
             )
     return found
@@ -191,7 +223,13 @@ def project_of(
         created_at=project.created_at,
         label_config=wanted,
         closed=known.closed if known else False,
+        options=campaign.options.model_dump(mode="json"),
+        instruction=campaign.instruction,
+        show_predictions=campaign.show_predictions,
     )
+    before = (known.instruction, known.show_predictions) if known else None
+    if before not in (None, (campaign.instruction, campaign.show_predictions)):
+        client.update_project(project.id, **_settings(campaign))
     if now != known:
         save(campaign, now)
     ledger.belong_to(f"{project.id} {project.created_at}")
@@ -212,13 +250,10 @@ def _made(campaign: Campaign, client: Client) -> Project:
                 title=campaign.title,
                 description=campaign.mark,
                 label_config=campaign.label_config,
-                expert_instruction=_escaped(campaign.instruction),
-                show_instruction=bool(campaign.instruction),
+                **_settings(campaign),
                 maximum_annotations=campaign.overlap,
                 enable_empty_annotation=False,
                 show_skip_button=True,
-                # Nobody is led by a machine's vote or a colleague's.
-                show_collab_predictions=False,
                 show_annotation_history=False,
                 evaluate_predictions_automatically=False,
                 reveal_preannotations_interactively=False,
@@ -232,6 +267,15 @@ def _made(campaign: Campaign, client: Client) -> Project:
                 client.update_project(mine.id, title="(unused) [review]", description="")
             return first
     raise UserError(f"Label Studio at {client.url} makes no project; look into its log")
+
+
+def _settings(campaign: Campaign) -> dict[str, Any]:
+    """What annotators are shown beside the task."""
+    return {
+        "expert_instruction": _escaped(campaign.instruction),
+        "show_instruction": bool(campaign.instruction),
+        "show_collab_predictions": campaign.show_predictions,
+    }
 
 
 def _agree(

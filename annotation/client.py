@@ -139,12 +139,12 @@ class Client:
             raise UserError(f"Label Studio at {self.url} has no project {number}")
         return Counts(*(int(getattr(page.results[0], name) or 0) for name in names))
 
-    def import_tasks(self, number: int, data: Sequence[str]) -> list[int]:
-        """Import tasks, given as the JSON of their data, all or none; their ids in the order given.
+    def import_tasks(self, number: int, tasks: Sequence[str]) -> list[int]:
+        """Import tasks, given as JSON, all or none; their ids in the order given.
 
         Raises Unknown where they may have been stored all the same, UserError where they were refused.
         """
-        body = "[" + ",".join(f'{{"data":{text}}}' for text in data) + "]"
+        body = "[" + ",".join(tasks) + "]"
 
         def ask() -> Any:
             # The SDK takes tasks apart and writes them anew, which costs a tenth of the import.
@@ -172,8 +172,8 @@ class Client:
 
         reply = self._write(ask)
         ids = reply.get("task_ids") if isinstance(reply, dict) else None
-        if not isinstance(ids, list) or len(ids) != len(data):
-            raise Unknown(f"{len(data)} tasks were sent, {len(ids or ())} ids came back")
+        if not isinstance(ids, list) or len(ids) != len(tasks):
+            raise Unknown(f"{len(tasks)} tasks were sent, {len(ids or ())} ids came back")
         return [int(i) for i in ids]
 
     def update_task(self, number: int, **settings: Any) -> None:
@@ -247,6 +247,11 @@ class Client:
             )
         )  # fmt: skip
         return int(made.id)
+
+    def hooks(self, number: int) -> list[tuple[int, frozenset[str]]]:
+        """A project's webhooks: id, and the names of the headers that each brings."""
+        found = self._read(lambda: self._sdk.webhooks.list(project=str(number)))
+        return [(int(hook.id), frozenset(hook.headers or {})) for hook in found]
 
     def unhook(self, hook: int) -> None:
         """Take a hook away."""

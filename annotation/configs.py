@@ -81,6 +81,31 @@ class Kind:
     "ab" leaves them as shown (first is a)."""
 
 
+MODEL = "prefinery"
+"""Under which the server keeps predictions."""
+
+
+def predicted(probability: float, order: Order) -> dict[str, Any]:
+    """A prediction of a pair as the server takes it: a tie up to 0.6 for either side, then a slight
+    preference up to 0.75, a plain one up to 0.9, and a strong one."""
+    certain = max(probability, 1 - probability)
+    strength = sum(certain > limit for limit in (0.6, 0.75, 0.9))
+    a_first = (probability > 0.5) == (order == "ab")
+    choice = "tie" if not strength else f"-{strength}" if a_first else f"{strength}"
+    return {
+        "model_version": MODEL,
+        "score": certain,
+        "result": [
+            {
+                "from_name": "preference",
+                "to_name": "prompt",
+                "type": "choices",
+                "value": {"choices": [choice]},
+            }
+        ],
+    }
+
+
 def conversation(messages: Sequence[Message]) -> str:
     """A prompt as plain text: the question alone, or turns that say who speaks."""
     if len(messages) == 1:

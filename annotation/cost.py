@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 NAME = "cost"
-VERSION = 1
+VERSION = 2
 
 NEXT = 100
 
@@ -30,12 +30,13 @@ class Cost:
     """Median, which a coffee break does not move."""
     seconds_per_label: float | None
     """Mean of all timed votes times the votes a label took."""
-    money: float
-    """What the votes cost: what was paid where that is known, else their time at the hourly rate."""
+    money: float | None
+    """What the votes cost: what was paid where that is known, else their time at the hourly rate.
+    None: neither is known of some."""
     money_per_label: float | None
     """The same, a label."""
-    changed: int
-    """Pairs decided otherwise than they would have been without people."""
+    changed: int | None
+    """Pairs decided otherwise than they would have been without people; none: nobody counted."""
     money_per_change: float | None
     """Money for one such change."""
     next_pairs: int
@@ -46,22 +47,19 @@ class Cost:
 
 def cost(
     votes: pa.Table,
-    hourly_rate: float,
+    hourly_rate: float | None,
     *,
     longest: float = 1800.0,
-    before: pa.Table | None = None,
-    after: pa.Table | None = None,
+    changed: int | None = None,
     queue: pa.Table | None = None,
 ) -> Cost:
     """Cost of people's votes, on whatever they are.
 
     Args:
         votes: `Vote` rows; those of people count.
-        hourly_rate: Money for an hour of a person's time.
+        hourly_rate: Money for an hour of a person's time; none: nobody said.
         longest: Seconds that one answer counts at most: a page left open overnight is no work.
-        before: `Decision` rows without people's votes.
-        after: `Decision` rows with them. A pair counts as changed when its action, or the side of its
-            target, differs.
+        changed: Pairs that these votes made a run decide otherwise (`decide.changed_by_people`).
         queue: `ReviewItem` rows that nobody has answered yet.
     """
     frame = pl.DataFrame(pl.from_arrow(votes)).filter(pl.col("judge_kind") == "human")
@@ -75,13 +73,7 @@ def cost(
     total = math.fsum(known)
     typical = known.median()
     each = total / len(known) if len(known) else None
-    # A vote of unknown length takes as long as the others.
-    money = math.fsum(
-        paid if paid is not None else (seconds if seconds is not None else each or 0.0)
-        / 3600 * hourly_rate
-        for paid, seconds in times.select("paid", "seconds").iter_rows()
-    )  # fmt: skip
-    changed = _changed(before, after)
+    money = _money(times, each, hourly_rate)
     pairs, worth = _next(queue)
     return Cost(
         votes=len(frame),
@@ -91,24 +83,26 @@ def cost(
         seconds_per_vote=typical if isinstance(typical, float) else None,
         seconds_per_label=each * len(frame) / labels if each is not None and labels else None,
         money=money,
-        money_per_label=money / labels if labels else None,
+        money_per_label=money / labels if money is not None and labels else None,
         changed=changed,
-        money_per_change=money / changed if changed else None,
+        money_per_change=money / changed if money is not None and changed else None,
         next_pairs=pairs,
         next_worth=worth,
     )
 
 
-def _changed(before: pa.Table | None, after: pa.Table | None) -> int:
-    if before is None or after is None:
-        return 0
-    columns = ["pair_id", "action", "target"]
-    old, new = (pl.DataFrame(pl.from_arrow(table)).select(columns) for table in (before, after))
-    both = old.join(new, on="pair_id", suffix="_new").select(
-        (pl.col("action") != pl.col("action_new"))
-        | ((pl.col("target") - 0.5).sign() != (pl.col("target_new") - 0.5).sign())
-    )
-    return int(both.to_series().sum())
+def _money(times: pl.DataFrame, each: float | None, hourly_rate: float | None) -> float | None:
+    spent = []
+    for paid, seconds in times.select("paid", "seconds").iter_rows():
+        # A vote of unknown length takes as long as the others.
+        took = seconds if seconds is not None else each
+        if paid is not None:
+            spent.append(paid)
+        elif took is None or hourly_rate is None:
+            return None
+        else:
+            spent.append(took / 3600 * hourly_rate)
+    return math.fsum(spent)
 
 
 def _next(queue: pa.Table | None) -> tuple[int, float]:

@@ -126,14 +126,21 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 
 
 def guide(
-    kind: str, options: QuestionConfig, criteria: Sequence[Criterion] = (), *, title: str = ""
+    kind: str,
+    options: QuestionConfig,
+    criteria: Sequence[Criterion] = (),
+    *,
+    title: str = "",
+    instruction: str = "",
 ) -> str:
-    """The page. `kind` is one of `configs.KINDS`; `criteria` are the rubric's, `title` the campaign's."""
+    """The page. `kind` is one of `configs.KINDS`; `criteria` are the rubric's, `title` and `instruction`
+    the campaign's."""
     heading = _TITLES[kind]
     parts = [
         f"<h1>{_safe(heading)}</h1>",
         f'<p class="quiet">{_safe(title)}</p>' if title else "",
         f"<p>{_safe(_TASKS[kind])}</p>",
+        f'<p class="text">{_safe(instruction)}</p>' if instruction else "",
         _answers(kind, options),
         _rubric(criteria) if kind != "rubric" else "",
         "<h2>Examples</h2>",

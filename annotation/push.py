@@ -159,7 +159,13 @@ def _batches(
     held = 0
     for question in questions:
         try:
-            made = prepare(question, campaign.question, campaign.name, campaign.seed)
+            made = prepare(
+                question,
+                campaign.question,
+                campaign.name,
+                campaign.seed,
+                campaign.show_predictions,
+            )
         except ValueError as error:
             detail = str(error)[:500]
             done.rejects.append(

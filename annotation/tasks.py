@@ -43,6 +43,8 @@ class Question:
     """Probability with which it was chosen."""
     overlap: int = 1
     """How many people are to answer it."""
+    prediction: float | None = None
+    """Of a pair, the machine's probability that a is better; none: it has none."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Prepared:
 
     row: Row
     text: str
-    """The task's data as JSON."""
+    """The task as JSON: its data, and a prediction where people are to see it."""
 
 
 def external_id(kind: str, unit: str, campaign: str) -> str:
@@ -64,12 +66,17 @@ def order_of(external: str, seed: int) -> Order:
     return "ab" if int(digest("order", seed, external)[:8], 16) % 2 == 0 else "ba"
 
 
-def prepare(question: Question, kind: Kind, campaign: str, seed: int) -> Prepared:
+def prepare(
+    question: Question, kind: Kind, campaign: str, seed: int, show_prediction: bool = False
+) -> Prepared:
     """A question as a task. Raises ValueError for one that cannot be shown."""
     external = external_id(kind.name, question.unit, campaign)
     shown = order_of(external, seed)
     data = {**kind.data(question.item, shown), EXTERNAL: external}
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    task: dict[str, Any] = {"data": data}
+    if show_prediction and question.prediction is not None:
+        task["predictions"] = [configs.predicted(question.prediction, shown)]
+    text = json.dumps(task, ensure_ascii=False, separators=(",", ":"))
     row = Row(
         external=external,
         unit=question.unit,

@@ -58,8 +58,14 @@ class Receiver:
         self._thread.join()
 
     def hook(self, client: Client, project: int) -> None:
-        """Have the server call, until this is closed. Raises UserError where it will not."""
+        """Have the server call, until this is closed; it stops calling receivers that were killed.
+
+        Raises UserError where it will not.
+        """
         try:
+            for hook, headers in client.hooks(project):
+                if HEADER in headers:
+                    client.unhook(hook)
             self._hooked = client, client.hook(project, self.url, {HEADER: self.secret})
         except Unknown as error:
             raise UserError(f"Label Studio at {client.url} takes no webhook ({error})") from None

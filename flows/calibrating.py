@@ -5,6 +5,7 @@ Calibration sees all pairs at once, so these outputs are one shard each.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from annotation.aggregate import aggregate
+from annotation import aggregate
 from flows.material import Material, Votes
 from flows.plan import CalibratePlan
 from flows.runner import Run, Step, digests, settings, stage, whole
@@ -23,11 +24,12 @@ from pipelines.consistency import calibrate, decide, risk
 from pipelines.consistency.features import features
 from pipelines.consistency.matrix import votes_matrix
 from pipelines.embedding import Embedder
+from pipelines.judge.hostile import master_keys
 from pipelines.store import Draft, Output, Published
 from schemas.records import Belief, Decision, ErrorBound, HumanLabel, Reject, ReviewItem, Vote
 
 EMBED_VERSION = 1
-DECIDE_VERSION = 1
+DECIDE_VERSION = 2
 VECTORS = "vectors.npy"
 
 
@@ -73,21 +75,23 @@ def _people(run: Run, made: Material) -> Published:
     config = run.plan.humans
     assert config is not None
     files = humans.inputs_digest(config)
+    version = {"aggregate_version": aggregate.VERSION} if config.aggregate is not None else {}
     step = Step(
         "humans",
         humans.NAME,
         humans.VERSION,
-        settings(config, "paths"),
-        {**files, **digests(pairs=made.paired)},
+        {**settings(config, "paths"), **version},
+        {**files, **_known_digests(run), **digests(pairs=made.paired)},
     )
 
     def work(draft: Draft, advance: Advance) -> tuple[Output, dict[str, Any]]:
         pairs = set(made.paired.table("pairs")["id"].to_pylist())
-        votes, labels, rejects = humans.read_votes(config, pairs, config.without)
+        known = {label.pair_id for label in _known(run, pairs)[0]}
+        votes, labels, rejects = humans.read_votes(config, pairs, config.without, known)
         advance(len(votes), 0)
         said, agreed = Vote.to_table(votes), HumanLabel.to_table(labels)
         if config.aggregate is not None:
-            agreed = aggregate(
+            agreed = aggregate.aggregate(
                 said, config.aggregate, pairs=made.paired.table("pairs"), asked=agreed
             )
         output: Output = {
@@ -98,6 +102,22 @@ def _people(run: Run, made: Material) -> Published:
         return output, {"rows": len(votes)}
 
     return stage(run, step, whole(run, step, work), lambda: 0, seed=0)
+
+
+def _known(run: Run, pairs: Collection[str]) -> tuple[list[HumanLabel], list[Reject]]:
+    """Answers that are known beforehand, of the pairs, and rows that could not be read."""
+    if run.plan.route is None or not run.plan.route.known:
+        return [], []
+    labels, rejects = humans.read_known(run.plan.route.known, pairs)
+    return labels, [reject.model_copy(update={"stage": "route"}) for reject in rejects]
+
+
+def _known_digests(run: Run) -> dict[str, str]:
+    """The files of known answers, as inputs."""
+    if run.plan.route is None or not run.plan.route.known:
+        return {}
+    files = humans.files_digest(run.plan.route.known)
+    return {f"known: {name}": found for name, found in files.items()}
 
 
 def _embed(run: Run, made: Material) -> Published:
@@ -153,7 +173,7 @@ def _calibrate(deciding: Deciding, votes: Votes, prefix: str) -> Published:
         beliefs, report = calibrate.calibrate(
             matrix,
             own,
-            _answers(people) if people is not None else None,
+            _answers(run, people) if people is not None else None,
             _slices(pairs, prompts, config),
             config,
             run.plan.seed,
@@ -164,13 +184,25 @@ def _calibrate(deciding: Deciding, votes: Votes, prefix: str) -> Published:
     return stage(run, step, whole(run, step, work), lambda: total)
 
 
-def _answers(people: Published) -> pa.Table:
-    """People's votes as calibration takes them: pair_id, value, annotator."""
+def _answers(run: Run, people: Published) -> pa.Table:
+    """What people said as calibration takes it: pair_id, value, annotator; put together, people."""
+    if (labels := _put_together(run, people)) is not None:
+        together = pa.array(["together"] * len(labels), pa.string())
+        columns = labels.select(["pair_id", "value", "people"])
+        return columns.append_column("annotator", together)
     votes = people.table("votes")
     votes = votes.filter(pc.is_valid(votes["value"]))
     return pa.table(
         {"pair_id": votes["unit"], "value": votes["value"], "annotator": votes["judge"]}
     )
+
+
+def _put_together(run: Run, people: Published | None) -> pa.Table | None:
+    """`HumanLabel` rows of the aggregation that the plan names; none: the mean of the votes counts."""
+    config = run.plan.humans
+    if people is None or config is None or config.aggregate is None:
+        return None
+    return people.table("labels")
 
 
 def _slices(pairs: pa.Table, prompts: pa.Table, config: CalibratePlan) -> pa.Table | None:
@@ -204,8 +236,14 @@ def _decide(
 
     def work(draft: Draft, advance: Advance) -> tuple[Output, dict[str, Any]]:
         pairs, believed = made.paired.table("pairs"), beliefs.table("beliefs")
-        decisions = decide.decide_by_posterior(believed, pairs, costs)
+        together = _put_together(run, people)
+        empty = master_keys(made.responses.table("responses"))
+        decisions = decide.decide_by_posterior(believed, pairs, costs, empty, people=together)
         output: dict[str, Any] = {}
+        facts: dict[str, Any] = {"rows": len(decisions)}
+        if people is not None:
+            changed = decide.changed_by_people(believed, pairs, costs, decisions, empty)
+            facts["changed_by_people"] = changed
         if bounding is not None:
             labels = (
                 people.table("labels")
@@ -219,7 +257,7 @@ def _decide(
             decisions = risk.accept(decisions, believed, accepted)
             output["bounds"] = (ErrorBound, bounds)
         advance(len(decisions), 0)
-        return {"decisions": (Decision, decisions), **output}, {"rows": len(decisions)}
+        return {"decisions": (Decision, decisions), **output}, facts
 
     return stage(run, step, whole(run, step, work), lambda: total)
 
@@ -239,14 +277,17 @@ def _route(
         "route",
         routing.NAME,
         routing.VERSION,
-        settings(config),
-        digests(
-            pairs=made.paired, beliefs=beliefs, decisions=decisions, humans=people, embed=vectors
-        ),
+        settings(config, "known"),
+        {
+            **digests(pairs=made.paired, beliefs=beliefs, decisions=decisions),
+            **digests(humans=people, embed=vectors),
+            **_known_digests(run),
+        },
     )
 
     def work(draft: Draft, advance: Advance) -> tuple[Output, dict[str, Any]]:
         believed = beliefs.table("beliefs")
+        known, rejects = _known(run, set(believed["pair_id"].to_pylist()))
         queue = routing.route(
             believed,
             decisions.table("decisions"),
@@ -255,9 +296,14 @@ def _route(
             round=config.round,
             asked=_asked(people, config.round) if people is not None else None,
             embeddings=of_pairs(made, vectors) if vectors is not None else None,
+            gold=[label.pair_id for label in known],
         )
         advance(len(queue), 0)
-        return {"queue": (ReviewItem, queue)}, {
+        output: dict[str, Any] = {"queue": (ReviewItem, queue)}
+        if config.known:
+            output["known"] = (HumanLabel, HumanLabel.to_table(known))
+            output["rejects"] = (Reject, Reject.to_table(rejects))
+        return output, {
             "rows": len(queue),
             "worth_another_round": routing.worth_another_round(queue),
         }

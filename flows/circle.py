@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 
+from annotation.campaign import VOTES
 from flows import review_command
 from flows.plan import HumansPlan, Plan, ReviewPlan
 from flows.progress import Reporter
@@ -17,8 +18,9 @@ from schemas.errors import UserError
 
 def with_votes(plan: Plan, review: ReviewPlan, store: Store, reporter: Reporter) -> Plan:
     """The plan with the campaign's votes as they are now."""
-    votes = review_command.campaign_of(store, review.campaign).votes
-    if votes.parent.exists():
+    folder = review_command.folder_of(store, review.campaign)
+    votes = folder / VOTES
+    if folder.exists():
         try:
             found = review_command.pull_votes(store.root, review.campaign, review.url, False, False)
             reporter.say(f"review {review.campaign}: {found['votes']} votes")
@@ -37,9 +39,7 @@ def with_votes(plan: Plan, review: ReviewPlan, store: Store, reporter: Reporter)
 def put_to_people(store: Store, run_id: str, review: ReviewPlan, reporter: Reporter) -> None:
     """Push the run's queue; what is there already is not asked again."""
     try:
-        done = review_command.push_queue(
-            store.root, run_id, review.campaign, review.url, False, False
-        )
+        done = review_command.push_questions(store.root, run_id, review.campaign, review=review)
     except UserError as error:
         reporter.say(f"review {review.campaign}: the queue stays here for now: {error}")
         return

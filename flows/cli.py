@@ -245,12 +245,16 @@ def rubrics_write(
     run: Annotated[str, typer.Option(metavar="RUN", help="Which run.")] = "latest",
     root: Root = STORE,
     retired: Annotated[bool, typer.Option(help="Also those that the proof retired.")] = False,
+    campaign: Annotated[
+        str | None,
+        typer.Option(metavar="CAMPAIGN", help="Those that people judged there, as they want them."),
+    ] = None,
 ) -> None:
-    """Write a run's rubrics as TOML files, to read, edit and approve; a plan takes one back."""
+    """Write a run's rubrics as TOML files, to read, edit and approve; a plan takes them back."""
     from flows import rubric_files
 
-    for path in rubric_files.write_files(root, run, out, retired):
-        print(path)
+    for path, status in rubric_files.write_files(root, run, out, retired, campaign):
+        print(f"{path}  {status}")
 
 
 @rubrics_app.command("export")

@@ -12,12 +12,13 @@ from typing import Any, Literal
 from flows.calibrating import decide_by_beliefs, stated
 from flows.deciding import decide_pairs, gather_votes, pair_up
 from flows.material import Material, Votes
+from flows.plan import HumansPlan
 from flows.runner import Run, Step, ask, check_failures, digests, settings, stage, units, whole
-from pipelines import generate, ingest, verify
+from pipelines import generate, humans, ingest, verify
 from pipelines.config import Advance
 from pipelines.emit import emit
 from pipelines.emit.card import PlanFacts
-from pipelines.process import label
+from pipelines.process import label, people
 from pipelines.store import Draft, Output, Published
 from schemas.errors import UserError
 from schemas.record import Record
@@ -33,6 +34,7 @@ from schemas.records import (
 )
 
 Job = Literal["curate", "train", "all"]
+STEPS_BY_PEOPLE_VERSION = 1
 
 
 def run_job(run: Run, job: Job) -> None:
@@ -229,23 +231,58 @@ def _process(run: Run, prompts: Published, responses: Published) -> Published:
     return stage(run, step, units(run, step, prompts.shards(), work), lambda: total)
 
 
+def _judged_by_people(run: Run, labels: Published, config: HumansPlan) -> Published:
+    """The step labels, after what people said of the steps."""
+    step = Step(
+        humans.STEPS,
+        humans.STEPS,
+        STEPS_BY_PEOPLE_VERSION,
+        settings(config, "paths", "purpose", "propensity", "aggregate"),
+        {**humans.inputs_digest(config), **digests(labels=labels)},
+    )
+
+    def work(draft: Draft, advance: Advance) -> tuple[Output, dict[str, Any]]:
+        rows = list(StepLabels.from_table(labels.table("step_labels")))
+        steps = {row.trajectory_id: len(row.steps) for row in rows}
+        votes, rejects = humans.read_step_votes(config, steps, config.without)
+        said = people.verdicts(votes)
+        judged = [
+            people.with_people(row, said[row.trajectory_id], config.error)
+            if row.trajectory_id in said
+            else row
+            for row in rows
+        ]
+        advance(len(votes), 0)
+        output: Output = {
+            "step_labels": (StepLabels, StepLabels.to_table(judged)),
+            "votes": (Vote, Vote.to_table(votes)),
+            "rejects": (Reject, Reject.to_table(rejects)),
+        }
+        return output, {"rows": len(votes), **people.agreement(rows, said)}
+
+    return stage(run, step, whole(run, step, work), lambda: 0, seed=0)
+
+
 def _emit(run: Run, made: Material, votes: Votes, decisions: Published) -> Published:
     config = run.plan.emit
+    labels, judged = made.labels, None
+    if labels is not None and run.plan.humans is not None:
+        judged = _judged_by_people(run, labels, run.plan.humans)
     upstream = (
         made.prompts,
         made.responses,
         made.verdicts,
         made.labels,
+        judged,
         made.paired,
         *votes.by_name.values(),
     )
-    labels = made.labels
     step = Step(
         "emit",
         emit.NAME,
         emit.VERSION,
         settings(config),
-        {**made.digests(), **votes.digests(), **digests(decisions=decisions)},
+        {**made.digests(), **votes.digests(), **digests(decisions=decisions, people=judged)},
     )
 
     total = decisions.manifest.rows("decisions")
@@ -260,6 +297,8 @@ def _emit(run: Run, made: Material, votes: Votes, decisions: Published) -> Publi
             name: labels.table(name) if labels else record.arrow_schema().empty_table()
             for name, record in names.items()
         }
+        if judged is not None:
+            steps["step_labels"] = judged.table("step_labels")
         counts = emit.emit(
             config,
             emit.Tables(

@@ -264,6 +264,9 @@ def _absolute(plan: Plan, base: Path) -> Plan:
     if plan.humans is not None:
         paths = tuple(str(base / p) for p in plan.humans.paths)
         update["humans"] = plan.humans.model_copy(update={"paths": paths})
+    if plan.route is not None:
+        known = tuple(str(base / p) for p in plan.route.known)
+        update["route"] = plan.route.model_copy(update={"known": known})
     if plan.rounds is not None:
         reward = plan.rounds.reward.model_copy(update={"base": folder(plan.rounds.reward.base)})
         update["rounds"] = plan.rounds.model_copy(update={"reward": reward})
@@ -309,9 +312,14 @@ def _cross_check(path: Path, plan: Plan) -> None:
             raise PlanError(f"{path}: rounds.judge: needs [embed] to find what is near an error")
     if plan.review is not None and plan.route is None:
         raise PlanError(f"{path}: review: there is no queue to put to people; add [route]")
-    for name in ("humans", "risk", "route", "rounds"):
+    for name in ("risk", "route", "rounds"):
         if getattr(plan, name) is not None and plan.calibrate is None:
             raise PlanError(f"{path}: {name}: needs probabilities; add [calibrate]")
+    if plan.humans is not None and plan.calibrate is None and plan.process is None:
+        raise PlanError(
+            f"{path}: humans: nothing to use votes for; add [calibrate] for those on pairs, or "
+            "[process] for those on steps"
+        )
     if plan.evaluate is not None and plan.train is None:
         raise PlanError(f"{path}: evaluate: nothing is trained; add [train.reward] or drop it")
     for kind in ("reward", "steps"):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from annotation.aggregate import AggregateConfig
+from annotation.questions import QuestionConfig
 from pipelines.config import Config
 from pipelines.consistency.calibrate import CalibrateConfig
 from pipelines.consistency.decide import DecideConfig, PosteriorConfig
@@ -62,8 +63,8 @@ class HumansPlan(HumansConfig):
     """What people said."""
 
     aggregate: AggregateConfig | None = None
-    """How the votes of several people on a pair are put together; none: their mean, each as likely
-    wrong as `error` says."""
+    """How the votes of several people on a pair are put together: calibration and decisions follow it.
+    None: their mean, each as likely wrong as `error` says."""
     without: tuple[str, ...] = ()
     """Annotators, as votes name them, whose votes count for nothing."""
 
@@ -76,6 +77,13 @@ class ReviewPlan(Config):
     url: str | None = None
     """A Label Studio server, its token in LABEL_STUDIO_API_KEY; none: this store's own, which
     `prefinery review serve` runs."""
+    question: QuestionConfig = QuestionConfig()
+    """What is asked beside the main answer."""
+    instruction: str = ""
+    """What annotators read before they begin, as plain text; the guide shows it, too."""
+    show_predictions: bool = False
+    """Show people what the machine believes, as an answer that is chosen already. They follow what they
+    are shown: their votes are then no independent evidence, least of all for a bound."""
 
 
 class RoundsPlan(Config):
@@ -106,6 +114,21 @@ class RoutePlan(RoutingConfig):
 
     round: Annotated[int, Field(ge=0)] = 0
     """Which round of asking; pairs that people have answered are not asked again."""
+    known: tuple[str, ...] = ()
+    """Parquet, JSON lines or CSV files, or globs, of pairs whose answer is known (`pair_id` with
+    `preference` or `value`): of them the share `gold` is drawn."""
+
+    @model_validator(mode="after")
+    def _gold_is_known(self) -> Self:
+        if self.gold > 0 and not self.known:
+            raise ValueError(
+                "`gold` needs pairs whose answer is known; name their files in `known`"
+            )
+        if self.known and self.gold == 0:
+            raise ValueError(
+                "`known` is there, but no share of the budget for it; set `gold` above 0"
+            )
+        return self
 
 
 class TrainPlan(Config):

@@ -20,6 +20,7 @@ from flows.report_decisions import Decisions, duration, why_none
 from flows.report_flow import StageCount as StageCount
 from flows.report_flow import check_stages, split, tracks
 from flows.report_judges import MEASURED, JudgeShown, limit_words, side_parts
+from flows.report_people import PeopleShown
 from flows.report_rounds import RoundShown
 from flows.report_rubrics import RubricsShown
 from schemas.records import Decision, Pair, Prompt, Reject, Response, StepLabels, Vote
@@ -173,6 +174,7 @@ class ReportData:
     """Whether steps/index.html lies beside the report: the page links to it."""
     evaluation: Evaluation | None = None
     judges: tuple[JudgeShown, ...] = ()
+    people: PeopleShown | None = None
     rubrics: RubricsShown | None = None
     decisions: Decisions | None = None
     rounds: tuple[RoundShown, ...] = ()

@@ -9,7 +9,10 @@ from dataclasses import replace
 import polars as pl
 import pyarrow as pa
 
+from flows.frames import counted, frame
+from flows.report_counts_people import answers_known, of_people, of_people_on_steps
 from flows.report_flow import StageCount
+from pipelines import humans
 from pipelines.judge.cards import oriented, paired
 from pipelines.store import Published
 
@@ -91,9 +94,11 @@ def stage_counts(made: dict[str, Published]) -> Iterable[StageCount]:
             made="questions to people",
             each=None,
             after="pairs",
-            outcomes=_counted(queue["purpose"]),
+            outcomes=counted(queue["purpose"]),
             drawn=False,
         )
+        if "known" in made["route"].manifest.tables:
+            yield answers_known(made["route"])
     if "emit" in made:
         facts = made["emit"].manifest.facts
         splits = next(iter(facts["rows"].values()))
@@ -125,7 +130,7 @@ def _judging(made: dict[str, Published]) -> Iterable[StageCount]:
         elif name.startswith("round.") and name.endswith(".decide"):
             actions = frame(out, "decisions")["action"]
             pairs = made["pairs"].manifest.rows("pairs")
-            counts = _counted(actions)
+            counts = counted(actions)
             yield StageCount(
                 *(name, "pairs", pairs, len(actions)), after="pairs", outcomes=counts, drawn=False
             )
@@ -136,12 +141,12 @@ def _judging(made: dict[str, Published]) -> Iterable[StageCount]:
                 "pairs",
                 made["pairs"].manifest.rows("pairs"),
                 len(kinds),
-                _counted(frame(out, "rejects")["code"]),
+                counted(frame(out, "rejects")["code"]),
                 f"{out.manifest.rows('rubrics'):,} rubrics; any number of criteria a pair",
                 "criteria",
                 None,
                 "pairs",
-                _counted(kinds),
+                counted(kinds),
                 drawn=False,
             )
         elif name == "verdicts":
@@ -149,7 +154,9 @@ def _judging(made: dict[str, Published]) -> Iterable[StageCount]:
         elif name == "rubric_value":
             yield _proof(name, out, made["rubrics"])
         elif name == "humans":
-            yield _humans(name, out)
+            yield of_people(name, out)
+        elif name == humans.STEPS:
+            yield of_people_on_steps(name, out)
         elif name == "calibrate" or (name.startswith("round.") and name.endswith(".calibrate")):
             beliefs = frame(out, "beliefs")
             pairs = made["pairs"].manifest.rows("pairs")
@@ -166,11 +173,6 @@ def _judging(made: dict[str, Published]) -> Iterable[StageCount]:
             )
 
 
-def _counted(column: pl.Series) -> dict[str, int]:
-    """How often each value stands there, the commonest first."""
-    return dict(Counter(column.to_list()).most_common())
-
-
 def _some(counts: dict[str, int]) -> dict[str, int]:
     """Those that are not 0; one below 0 is kept, to be refused."""
     return {name: n for name, n in counts.items() if n}
@@ -185,7 +187,7 @@ def _probes(name: str, out: Published) -> StageCount:
         "votes on probes",
         int(asked),
         len(cards),
-        _counted(frame(out, "rejects")["code"]),
+        counted(frame(out, "rejects")["code"]),
         made="figures",
         each=None,
         outcomes=_some(
@@ -209,10 +211,10 @@ def _votes(name: str, out: Published, pairs: int) -> StageCount:
         "pairs",
         pairs,
         len(sided),
-        _counted(lost["code"]),
+        counted(lost["code"]),
         f"{failed:,} requests without a usable answer" if failed else "",
         after="pairs",
-        outcomes=_counted(sided["side"]),
+        outcomes=counted(sided["side"]),
         drawn=False,
     )
 
@@ -252,7 +254,7 @@ def unjudged(out: Published) -> pl.DataFrame:
 def _criterion_verdicts(name: str, out: Published) -> StageCount:
     """Each verdict says met or not, or that nobody can tell, or stopped with a reject."""
     value = frame(out, "votes")["value"]
-    lost = _counted(frame(out, "rejects")["code"])
+    lost = counted(frame(out, "rejects")["code"])
     named = {
         "met": int((value == 1).sum()),
         "not met": int((value == 0).sum()),
@@ -290,24 +292,7 @@ def _proof(name: str, out: Published, drafts: Published) -> StageCount:
         drafts.manifest.rows("rubrics"),
         len(after),
         note=f"{len(tested) - tested.null_count():,} criteria tested on held-out pairs",
-        outcomes=_counted(fate),
-        drawn=False,
-    )
-
-
-def _humans(name: str, out: Published) -> StageCount:
-    votes = out.manifest.rows("votes")
-    lost = _counted(frame(out, "rejects")["code"])
-    purposes = _counted(frame(out, "labels")["purpose"])
-    asked = ", ".join(f"{n:,} {purpose}" for purpose, n in purposes.items()) or "none"
-    return StageCount(
-        name,
-        "rows",
-        votes + sum(lost.values()),
-        votes,
-        lost,
-        f"pairs labelled: {asked}",
-        "votes of people",
+        outcomes=counted(fate),
         drawn=False,
     )
 
@@ -371,8 +356,3 @@ def _verdicts(output: Published, refused: pl.Series) -> dict[str, int]:
         .alias("verdict")
     )
     return dict(Counter(named["verdict"].to_list()).most_common())
-
-
-def frame(output: Published, table: str) -> pl.DataFrame:
-    """A table of an output."""
-    return pl.DataFrame(pl.from_arrow(output.table(table)))

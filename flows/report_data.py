@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows import charts, runs
+from flows.frames import frame
 from flows.report import (
     Band,
     EngineUsed,
@@ -26,14 +27,15 @@ from flows.report import (
 )
 from flows.report_counts import (
     GROWN,
-    frame,
     reject_rows,
     split_rejects,
     stage_counts,
     unjudged,
 )
+from flows.report_counts_people import KNOWN
 from flows.report_decisions import BANDS, decisions
 from flows.report_judges import judges, pair_votes, voters
+from flows.report_people import hourly_rate, people
 from flows.report_rounds import rounds
 from flows.report_rubrics import rubrics
 from flows.steps_page import FOLDER
@@ -116,6 +118,7 @@ def collect(store: Store, record: runs.RunRecord) -> ReportData:
         step_pages=(runs.folder(store, record.id) / FOLDER / "index.html").exists(),
         evaluation=_evaluation(made.get("evaluate")),
         judges=judges(made),
+        people=people(made, hourly_rate(plan_file)),
         rubrics=rubrics(made),
         decisions=decisions(made),
         rounds=rounds(made),
@@ -360,6 +363,8 @@ def _examples(made: dict[str, Published]) -> Iterable[Reject]:
         if name == "process":
             lost, grown = split_rejects(out, made["generate"])
             parts = [lost, grown.with_columns(stage=pl.lit(GROWN))]
+        elif name == "route":
+            parts = [frame(out, "rejects").with_columns(stage=pl.lit(KNOWN))]
         elif name.startswith(("probes.", "rubrics", "verdicts", "humans")):
             # Several requests of these may be about one unit.
             parts = [frame(out, "rejects").with_columns(stage=pl.lit(name))]

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from flows import charts
+from flows.frames import frame
 from flows.report_charts import TONES, RiskPoint
-from flows.report_counts import frame
 from pipelines.consistency import risk
 from pipelines.store import Published
 from schemas.records import ErrorBound

@@ -10,7 +10,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows.report_counts import frame, sides
+from flows.frames import frame
+from flows.report_counts import sides
 from pipelines.judge.cards import DIRECTIONS, cards, failing
 from pipelines.store import Published
 from schemas.records import JudgeCard, Vote

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -43,16 +43,43 @@ def serve(
 @app.command()
 def push(
     campaign: Name,
-    run: Annotated[str, typer.Option(metavar="RUN", help="Whose queue.")] = "latest",
+    run: Annotated[str, typer.Option(metavar="RUN", help="What is asked about.")] = "latest",
+    kind: Annotated[
+        Literal["pairwise", "steps", "spans", "rubric"],
+        typer.Option(
+            help="The run's review queue, its solutions step by step, errors in its responses, or its "
+            "rubrics."
+        ),
+    ] = "pairwise",
+    most: Annotated[
+        int, typer.Option(min=1, help="Solutions, responses or rubrics that are asked about.")
+    ] = 100,
+    overlap: Annotated[int, typer.Option(min=1, help="How many people answer each of those.")] = 1,
+    plan: Annotated[
+        Path | None,
+        typer.Option(metavar="PLAN", help="Ask as this plan's [review] says; none: as before."),
+    ] = None,
     root: Root = STORE,
     url: Url = None,
     migrate: Annotated[bool, typer.Option(help="Replace a label config that was edited.")] = False,
     resend: Annotated[bool, typer.Option(help="Also what was deleted on the server.")] = False,
 ) -> None:
-    """Put a run's review queue to people; run again, nothing is asked twice."""
+    """Put questions on a run to people; run again, nothing is asked twice."""
     from flows import review_command
 
-    _print(review_command.push_queue(root, run, campaign, url, migrate, resend))
+    done = review_command.push_questions(
+        root,
+        run,
+        campaign,
+        kind,
+        most=most,
+        overlap=overlap,
+        review=review_command.review_of(plan),
+        url=url,
+        migrate=migrate,
+        resend=resend,
+    )
+    _print(done)
 
 
 @app.command()
@@ -66,6 +93,24 @@ def pull(
     from flows import review_command
 
     _print(review_command.pull_votes(root, campaign, url, whole, False))
+
+
+@app.command()
+def watch(
+    campaign: Name,
+    root: Root = STORE,
+    url: Url = None,
+    every: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Longest time between two pulls.")
+    ] = 60.0,
+    port: Annotated[
+        int, typer.Option(min=0, help="Port on loopback that the server calls; 0: a free one.")
+    ] = 0,
+) -> None:
+    """Bring votes in as they are given, until Ctrl-C."""
+    from flows import review_watch
+
+    review_watch.watch(root, campaign, url, every, port)
 
 
 @app.command()
@@ -88,12 +133,16 @@ def status(campaign: Name, root: Root = STORE) -> None:
 def people(
     campaign: Name,
     run: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Whose queue says what is next.")
+        str | None,
+        typer.Option(metavar="RUN", help="Whose known answers, decisions and queue are looked at."),
     ] = None,
     root: Root = STORE,
-    hourly_rate: Annotated[float, typer.Option(min=0, help="Money for an hour.")] = 20.0,
+    hourly_rate: Annotated[
+        float | None,
+        typer.Option(min=0, help="Money for an hour; none: what the run's plan says, else 20."),
+    ] = None,
 ) -> None:
-    """Agreement, quality of each annotator, cost, and what the next labels are worth."""
-    from flows import review_command
+    """Agreement, quality of each annotator, cost; with a run, what they changed and what is next."""
+    from flows import people as command
 
-    _print(review_command.judge_people(root, campaign, run, hourly_rate))
+    _print(command.judge_people(root, campaign, run, hourly_rate))

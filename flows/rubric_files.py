@@ -4,27 +4,63 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from flows import runs
-from pipelines.rubrics import export_files, exports
+from flows.review_command import campaign_of
+from pipelines.rubrics import approval, export_files, exports
 from pipelines.rubrics.rubric_file import write_rubric
 from pipelines.store import Published, Store
 from schemas.errors import UserError
-from schemas.records import Criterion, Rubric
+from schemas.records import Criterion, Rubric, Vote
 
 
-def write_files(root: Path, run_id: str, out: Path, retired: bool) -> list[Path]:
-    """A TOML file a rubric of a run, as the proof left them; retired ones only where wanted."""
+def write_files(
+    root: Path, run_id: str, out: Path, retired: bool, campaign: str | None = None
+) -> list[tuple[Path, str]]:
+    """A TOML file a rubric of a run, as the proof left them; retired ones only where wanted.
+
+    With a campaign, those that people judged in it, as they want them. Each file with the rubric's
+    status, and what is still undecided. Raises UserError where the run
+    has no rubrics, or nobody judged any of them.
+    """
     made = _outputs(root, run_id)["rubric_value"]
     known = {c.id: c for c in Criterion.from_table(made.table("criteria"))}
+    said = _verdicts(root, campaign) if campaign is not None else None
     written = []
     for rubric in Rubric.from_table(made.table("rubrics")):
+        criteria, undecided = [known[c] for c in rubric.criteria], 0
+        if said is not None:
+            if not any(c in said for c in rubric.criteria):
+                continue
+            judged = approval.approve(rubric, known, said)
+            rubric, criteria = judged.rubric, judged.criteria or criteria
+            undecided = judged.undecided
         if rubric.status == "retired" and not retired:
             continue
         path = out / f"{rubric.method}-{rubric.id[:12]}.toml"
         out.mkdir(parents=True, exist_ok=True)
-        write_rubric(path, rubric, [known[c] for c in rubric.criteria])
-        written.append(path)
+        write_rubric(path, rubric, criteria)
+        of_all = f": {undecided} of {len(criteria)} criteria undecided" if undecided else ""
+        written.append((path, f"{rubric.status}{of_all}"))
+    if said is not None and not written:
+        raise UserError(
+            f"campaign {campaign}: no verdict there leaves a rubric of this run; push them with "
+            f"`prefinery review push {campaign} --kind rubric`, and pull when people have answered"
+        )
     return written
+
+
+def _verdicts(root: Path, campaign: str) -> dict[str, approval.Said]:
+    """What people said of criteria, by criterion. Raises UserError where nothing was pulled."""
+    store = Store.open(root, create=False)
+    path = campaign_of(store, campaign).votes
+    if not path.exists():
+        raise UserError(
+            f"campaign {campaign}: nothing was pulled; prefinery review pull {campaign}"
+        )
+    table = pq.read_table(path, columns=list(Vote.model_fields))
+    return approval.gather([Vote(**row) for row in table.to_pylist()])
 
 
 def export(root: Path, run_id: str, out: Path) -> dict[str, int]:

@@ -125,6 +125,8 @@ def _run_id(path: Path, plan: Plan, identities: dict[str, str]) -> str:
         inputs["evaluate"] = ingest.inputs_digest(plan.evaluate.prompts)
     if plan.humans is not None:
         inputs["humans"] = humans.inputs_digest(plan.humans)
+    if plan.route is not None and plan.route.known:
+        inputs["known"] = humans.files_digest(plan.route.known)
     return f"{plan.name}-{digest(raw, inputs, identities)[:10]}"
 
 

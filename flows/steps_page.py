@@ -57,6 +57,7 @@ RESTS_ON = {
     "answer": "the final answer",
     "judge": "a judge",
     "inferred": "other steps",
+    "human": "people",
     "none": "nothing",
 }
 """What a hard label rests on, in words."""

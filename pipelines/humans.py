@@ -1,9 +1,11 @@
-"""Human votes on pairs, from files: as an annotation campaign writes them, or anyone's own table.
+"""Human votes on pairs and on steps, from files: as a campaign writes them, or anyone's own table.
 
 A file holds `Vote` rows, or plain columns: `pair_id`, `value` in [-1, 1] (or `preference`: a, b or
-tie), and where they are known `annotator`, `seconds`, `purpose` (audit, value, gold) and
-`propensity`. Votes on pairs that this run does not have are left alone: one campaign may serve many
-runs. Of one annotator's votes on a pair the last row counts.
+tie), and where they are known `annotator`, `order` (ab or ba: which response was shown first),
+`seconds`, `purpose` (audit, value, gold) and `propensity`; of a vote on a step `unit` (the
+trajectory), `unit_kind` (step), `step` and `value` in [0, 1]. Votes on what this run does not have are
+left alone: one campaign may serve many runs. Of one annotator's votes on a pair or a step the last row
+counts.
 
 Annotators' names are kept as hashes: who they are is nobody's business downstream.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -28,15 +30,18 @@ from schemas.record import digest
 from schemas.records import HumanLabel, Reject, Vote
 
 NAME = "humans"
-VERSION = 1
+VERSION = 2
+STEPS = "people_on_steps"
+"""The stage of votes on steps."""
 
 Purpose = Literal["value", "audit", "gold"]
 _PURPOSES = ("value", "audit", "gold")
 _COLUMNS = (
     *("pair_id", "unit", "unit_kind", "value", "preference", "annotator", "judge"),
-    *("reason", "seconds", "cost", "purpose", "propensity"),
+    *("step", "order", "reason", "seconds", "cost", "purpose", "propensity"),
 )
 _SIDES = {"a": 1.0, "b": -1.0, "tie": 0.0}
+_ORDERS = ("ab", "ba")
 
 
 class HumansConfig(Config):
@@ -62,19 +67,38 @@ class _Row:
 
 def inputs_digest(config: HumansConfig) -> dict[str, str]:
     """SHA-256 of each file, by name. Raises UserError for files that cannot be used."""
-    found = readers.files(config.paths)
-    return {file.name: readers.sha256(file.path) for file in found}
+    return files_digest(config.paths)
+
+
+def files_digest(paths: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of each of these files, by name. Raises UserError for files that cannot be used."""
+    return {file.name: readers.sha256(file.path) for file in readers.files(paths)}
+
+
+def read_known(
+    paths: tuple[str, ...], pairs: Collection[str]
+) -> tuple[list[HumanLabel], list[Reject]]:
+    """Answers that are known before anyone is asked, of the pairs (ids), and rows that could not be
+    read: files and reject codes as of `read_votes`. Where a pair stands there under several names its
+    answer is their mean; its error is nought, and its purpose is `gold`."""
+    _, labels, rejects = read_votes(HumansConfig(paths=paths), pairs)
+    known = {"error": 0.0, "purpose": "gold", "propensity": 1.0}
+    return [label.model_copy(update=known) for label in labels], rejects
 
 
 def read_votes(
-    config: HumansConfig, pairs: Collection[str], without: Collection[str] = ()
+    config: HumansConfig,
+    pairs: Collection[str],
+    without: Collection[str] = (),
+    known: Collection[str] = (),
 ) -> tuple[list[Vote], list[HumanLabel], list[Reject]]:
     """Votes on the pairs (ids), what they come to, and rows that could not be read.
 
-    `without`: judges, as votes name them, that are left out.
+    `without`: judges, as votes name them, that are left out. `known`: pairs whose answer is known.
+    They are asked to measure who answers, whatever a file says: never for their value.
 
-    Reject codes: `not_json`, `bad_csv` and the others of the readers, `bad_vote` (no pair, or a value
-    that is no number in [-1, 1]), `bad_purpose`.
+    Reject codes: `not_json`, `bad_csv` and the others of the readers, `bad_vote` (no pair, a value
+    that is no number in [-1, 1], or an order that is neither ab nor ba), `bad_purpose`.
     """
     last: dict[tuple[str, str], _Row] = {}
     rejects: list[Reject] = []
@@ -94,10 +118,37 @@ def read_votes(
     for (pair, _), read in last.items():
         by_pair[pair].append(read)
     labels = [
-        label for pair in sorted(by_pair) if (label := _label(pair, by_pair[pair], config.error))
+        label.model_copy(update={"purpose": "gold"})
+        if label.purpose == "value" and pair in known
+        else label
+        for pair in sorted(by_pair)
+        if (label := _label(pair, by_pair[pair], config.error))
     ]
     votes = {r.vote.id: r.vote for _, r in sorted(last.items(), key=lambda item: item[0])}
     return list(votes.values()), labels, rejects
+
+
+def read_step_votes(
+    config: HumansConfig, trajectories: Mapping[str, int], without: Collection[str] = ()
+) -> tuple[list[Vote], list[Reject]]:
+    """Votes on steps of these trajectories (id: number of steps), and rows that could not be read.
+
+    Reject codes: those of the readers, and `bad_vote`: no such step, or a value that is no number in
+    [0, 1].
+    """
+    last: dict[tuple[str, int, str], Vote] = {}
+    rejects: list[Reject] = []
+    for where, row in _rows(config):
+        try:
+            if isinstance(row, BadRow):
+                raise row
+            vote = _step_vote(row, trajectories)
+        except BadRow as bad:
+            rejects.append(Reject(unit=where, stage=STEPS, code=bad.code, detail=bad.detail[:500]))
+            continue
+        if vote is not None and vote.judge not in without:
+            last[vote.unit, vote.step or 0, vote.judge] = vote
+    return [last[key] for key in sorted(last)], rejects
 
 
 def agreed(values: Collection[float], error: float) -> float:
@@ -153,14 +204,17 @@ def _row(row: dict[str, Any], config: HumansConfig) -> _Row | None:
     purpose: Any = row.get("purpose") or config.purpose
     if purpose not in _PURPOSES:
         raise BadRow("bad_purpose", f"{purpose!r} is none of {', '.join(_PURPOSES)}")
-    name = str(row.get("annotator") or row.get("judge") or "unknown")
+    order: Any = row.get("order") or None
+    if order not in (None, *_ORDERS):
+        raise BadRow("bad_vote", f"order {json.dumps(order, default=str)} is none of ab, ba")
     value = _value(row)
     return _Row(
         Vote(
             unit=pair,
             unit_kind="pair",
-            judge=name if name.startswith("human-") else pseudonym(name),
+            judge=_annotator(row),
             judge_kind="human",
+            order=order,
             value=value,
             reason=str(row.get("reason") or ("" if value is not None else "cannot_judge")),
             seconds=_number(row.get("seconds")),
@@ -169,6 +223,36 @@ def _row(row: dict[str, Any], config: HumansConfig) -> _Row | None:
         purpose,
         _number(row.get("propensity")) or config.propensity,
     )
+
+
+def _step_vote(row: dict[str, Any], trajectories: Mapping[str, int]) -> Vote | None:
+    """A row's vote; None: a vote on something else than a step of these."""
+    unit: Any = row.get("unit")
+    if row.get("unit_kind") != "step" or unit not in trajectories:
+        return None
+    step, value = _number(row.get("step")), _number(row.get("value"))
+    if step is None or step != int(step) or not 0 <= step < trajectories[unit]:
+        given = json.dumps(row.get("step"), default=str)
+        raise BadRow("bad_vote", f"step {given} of {trajectories[unit]}")
+    if (value is None) != (row.get("value") in (None, "")) or not 0 <= (value or 0) <= 1:
+        given = json.dumps(row.get("value"), default=str)
+        raise BadRow("bad_vote", f"value {given} is no number in [0, 1]")
+    return Vote(
+        unit=unit,
+        unit_kind="step",
+        judge=_annotator(row),
+        judge_kind="human",
+        value=value,
+        step=int(step),
+        reason=str(row.get("reason") or ("" if value is not None else "cannot_judge")),
+        seconds=_number(row.get("seconds")),
+        cost=_number(row.get("cost")),
+    )
+
+
+def _annotator(row: dict[str, Any]) -> str:
+    name = str(row.get("annotator") or row.get("judge") or "unknown")
+    return name if name.startswith("human-") else pseudonym(name)
 
 
 def pseudonym(name: str) -> str:

@@ -120,8 +120,8 @@ class StepLabels(Record):
     """Share of the judge's verdicts that hold the step right."""
     label: tuple[Literal["right", "wrong"] | None, ...]
     """Hard label; none: not labelled."""
-    source: tuple[Literal["rollouts", "answer", "judge", "inferred", "none"], ...]
-    """What the hard label rests on: rollouts after the step, the checked final answer, a judge,
+    source: tuple[Literal["rollouts", "answer", "judge", "inferred", "human", "none"], ...]
+    """What the hard label rests on: rollouts after the step, the checked final answer, a judge, people,
     inference from what was found at other steps, or nothing."""
     first_error: int | None
     """Index of the first wrong step; none: no step is labelled wrong."""

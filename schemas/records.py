@@ -199,6 +199,8 @@ class StepExample(Record):
     """The prompt's source."""
     licence: str | None
     """The prompt's licence."""
+    rests_on: tuple[str, ...] = ()
+    """What each label rests on: rollouts, answer, judge, human, inferred or none (StepLabels.source)."""
 
 
 class Reject(Record):

@@ -126,8 +126,8 @@ def calibrate(
     Args:
         matrix: As `votes_matrix` gives it.
         features: As `features` gives it, of the same pairs in the same order.
-        labels: People's votes: `pair_id`, `value` (above 0: a is better), `annotator`. None: no one
-            was asked: beliefs then rest on agreement alone and say so (`calibrated` is false).
+        labels: People's votes: `pair_id`, `value` (above 0: a is better), `annotator`, and `people`
+            where a row is what several came to. None: no one was asked: beliefs then rest on agreement alone and say so (`calibrated` is false).
         slices: `pair_id` and `slice`; none: one slice.
         config: Settings.
         seed: Of the folds and the models.

@@ -92,20 +92,23 @@ def root_mean_square(x: np.ndarray) -> np.ndarray:
 
 def people(features: pa.Table, labels: pa.Table | None) -> pl.DataFrame:
     """`score`: mean human vote oriented to the pair's label, in [-1, 1], NaN where nobody voted;
-    `people` who voted. In the features' order."""
+    `people` who voted. In the features' order. A row of `labels` is of one person, or of as many as its
+    column `people` says."""
     frame = pl.from_arrow(features.select([KEY, "label"]))
     assert isinstance(frame, pl.DataFrame)
     if labels is None or not len(labels):
         count = len(frame)
         return pl.DataFrame({"score": np.full(count, np.nan), "people": np.zeros(count, np.int64)})
+    several = "people" in labels.column_names
     votes = (
         pl.LazyFrame(pl.from_arrow(labels))
+        .with_columns(people=pl.col("people") if several else pl.lit(1))
         .group_by(KEY, "annotator")
-        .agg(pl.col("value").clip(-1.0, 1.0).sort())
-        .select(KEY, value=pl.col("value").list.mean())
+        .agg(pl.col("value").clip(-1.0, 1.0).sort(), pl.col("people").max())
+        .select(KEY, "people", value=pl.col("value").list.mean())
         .group_by(KEY)
-        .agg(pl.col("value").sort())
-        .select(KEY, value=pl.col("value").list.mean(), people=pl.col("value").list.len())
+        .agg(pl.col("value").sort(), pl.col("people").sum())
+        .select(KEY, "people", value=pl.col("value").list.mean())
     )
     sign = pl.when(pl.col("label") == "b").then(-1.0).otherwise(1.0)
     return (

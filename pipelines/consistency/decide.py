@@ -8,6 +8,9 @@ is taken. With P the probability that the label is right, after the people who v
   target teaches less than a hard one;
 - drop: dropped; route: human_label + wrong_label * human_error.
 
+What people add to a belief is their log-odds: of each vote by one person's error, or, where votes
+were put together by a model of the people, of the model's own.
+
 A flipped pair is recycled, not lost. No share of the pairs is ever flipped for its rank alone.
 """
 
@@ -57,6 +60,7 @@ def decide_by_posterior(
     pairs: pa.Table,
     config: PosteriorConfig,
     hostile: Collection[str] = (),
+    people: pa.Table | None = None,
 ) -> pa.Table:
     """Decision table: one row a pair, in the pairs' order.
 
@@ -67,15 +71,23 @@ def decide_by_posterior(
         config: Costs.
         hostile: Ids of responses that are master keys or off topic. A pair is never kept, flipped or
             softened in favour of one by the machine: people are asked, or it is dropped.
+        people: `HumanLabel` rows, where people's votes were put together by more than their mean:
+            what they say of a pair is then that label's own (`said_by_people`).
 
     A pair that came as a tie, or of which nothing is believed, is dropped. Where people voted, their
-    log-odds, by `human_error`, are added to the belief's, and the pair is not routed again. `target`
-    is the probability that a is better under every action.
+    log-odds, by `human_error` or by `people`, are added to the belief's, and the pair is not routed
+    again. `target` is the probability that a is better under every action.
     """
-    weight = math.log((1 - config.human_error) / config.human_error)
+    weight = _weight(config)
     p = pl.col("belief").clip(1e-9, 1 - 1e-9)
     asked = (pl.col("humans") > 0) & pl.col("human").is_not_null()
-    evidence = pl.when(asked).then(weight * pl.col("human") * pl.col("humans")).otherwise(0.0)
+    if people is None:
+        said = weight * pl.col("human") * pl.col("humans")
+        labels = pl.LazyFrame(schema={"pair_id": pl.String, "for_a": pl.Float64})
+    else:
+        said = pl.when(pl.col("label") == "b").then(-pl.col("for_a")).otherwise("for_a")
+        labels = pl.LazyFrame(pl.from_arrow(said_by_people(people, config)))
+    evidence = pl.when(asked).then(said.fill_null(0.0)).otherwise(0.0)
     frame = (
         pl.LazyFrame(pl.from_arrow(pairs))
         .select("id", "response_a", "response_b", given="label")
@@ -94,6 +106,7 @@ def decide_by_posterior(
             how="left",
             maintain_order="left",
         )
+        .join(labels, left_on="id", right_on="pair_id", how="left", maintain_order="left")
         .with_columns(asked=asked, log_odds=((p / (1 - p)).log() + evidence).clip(-30.0, 30.0))
         # Exactly what was believed, where nobody was asked.
         .with_columns(
@@ -135,6 +148,64 @@ def decide_by_posterior(
         accepted=pl.lit(None, pl.Boolean),
     ).collect()
     return with_ids(Decision, decided.to_arrow())
+
+
+def said_by_people(labels: pa.Table, config: PosteriorConfig) -> pa.Table:
+    """What `HumanLabel` rows say of their pairs: pair_id, for_a (log-odds that a is better).
+
+    The log-odds of the side that a label is on, by its error e: log((1 - e) / e). A value nearer to
+    nought than e alone would bring it, 1 - 2e, tells of ties, of weak votes, or of people who
+    disagree: the log-odds are softened by that ratio. An error of a half says nothing. However sure a
+    model is of them, people are never surer than as many of `human_error` who are all of one mind:
+    an error of nought is a model's, never a person's.
+    """
+    error = pl.col("error").clip(1e-12, 0.5)
+    sided = (pl.col("value").abs() / (1 - 2 * error)).clip(0.0, 1.0)
+    sure = pl.min_horizontal((1 / error - 1).log() * sided, _weight(config) * pl.col("people"))
+    frame = pl.DataFrame(pl.from_arrow(labels)).select(
+        "pair_id",
+        for_a=pl.when((error < 0.5) & (pl.col("value") != 0))
+        .then(sure * pl.col("value").sign())
+        .otherwise(0.0),
+    )
+    return frame.to_arrow()
+
+
+def _weight(config: PosteriorConfig) -> float:
+    """Log-odds of one person's answer."""
+    return math.log((1 - config.human_error) / config.human_error)
+
+
+def changed_by_people(
+    beliefs: pa.Table,
+    pairs: pa.Table,
+    config: PosteriorConfig,
+    decisions: pa.Table,
+    hostile: Collection[str] = (),
+) -> int:
+    """Pairs that people voted on and that `decisions` decide otherwise than without those votes.
+
+    The probabilities stay, though people's votes on other pairs may have taught them. Without votes
+    nobody is asked either: what would be put to people has to be decided by what is there.
+    """
+    frame = pl.DataFrame(pl.from_arrow(beliefs))
+    voted = frame.filter((pl.col("humans") > 0) & pl.col("human").is_not_null())["pair_id"]
+    silent = frame.with_columns(human=pl.lit(None, pl.Float64), humans=pl.lit(0))
+    alone = config.model_copy(update={"route": False})
+    before = decide_by_posterior(silent.to_arrow(), pairs, alone, hostile)
+    after = pl.DataFrame(pl.from_arrow(decisions)).filter(pl.col("pair_id").is_in(voted.implode()))
+    return changed(before, after.to_arrow())
+
+
+def changed(before: pa.Table, after: pa.Table) -> int:
+    """Pairs, of both tables of `Decision` rows, whose action, or the side of whose target, differs."""
+    columns = ["pair_id", "action", "target"]
+    old, new = (pl.DataFrame(pl.from_arrow(table)).select(columns) for table in (before, after))
+    both = old.join(new, on="pair_id", suffix="_new").select(
+        (pl.col("action") != pl.col("action_new"))
+        | ((pl.col("target") - 0.5).sign() != (pl.col("target_new") - 0.5).sign())
+    )
+    return int(both.to_series().sum())
 
 
 def _costs(config: PosteriorConfig) -> dict[str, pl.Expr]:

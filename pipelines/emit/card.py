@@ -339,7 +339,7 @@ def _loading(counts: Mapping[str, Any]) -> str:
             "In `steps` the `completions` joined are the solution; `labels` are 1 (right), 0 (wrong) "
             "and -100 (not labelled); `values` are the estimated chances that the policy ends right "
             "after the step, `sound` the probabilities that no step so far is wrong, `advantages` "
-            "the changes of value; null where not known. A `response_id` of null is a path that a "
+            "the changes of value; null where not known; `rests_on` is what each label rests on. A `response_id` of null is a path that a "
             "search grew; its `model` is that of the prompt's first response."
         )
     for view in VIEWS:

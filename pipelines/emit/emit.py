@@ -46,7 +46,7 @@ from schemas.table import with_ids
 __all__ = ["NAME", "VERSION", "Config", "PlanFacts", "Tables", "emit"]
 
 NAME = "emit"
-VERSION = 2
+VERSION = 3
 ROW_GROUP = 10_000
 """Rows of a Parquet row group, and of the text that is held in memory at once."""
 
@@ -254,6 +254,7 @@ def _step_example(part: pl.DataFrame, frames: Frames) -> pl.DataFrame:
         model=gather(part, frames, "response", "model")["model"],
         source=prompts["source"],
         licence=prompts["licence"],
+        rests_on=pl.col("source"),
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotation.agreement import Level, krippendorff
+from annotation.agreement import Agreement, Level, krippendorff
 from schemas.errors import SchemaError
 
 # Krippendorff (2011), section C: four observers, twelve units, values missing.
@@ -78,6 +78,33 @@ def test_nothing_to_tell_is_none() -> None:
     for rows in ([], [("u", "a", 1.0)], [("u", "a", 1.0), ("u", "b", 1.0)], [("u", "a", None)]):
         found = krippendorff(table(rows), "interval")
         assert (found.alpha, found.low, found.high) == (None, None, None)
+
+
+def test_a_fine_scale_is_told_apart_by_steps_and_takes_no_memory() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.uniform(-1, 1, 3000)
+    said = np.clip(truth + rng.normal(0, 0.2, (2, 3000)), -1, 1)
+    rows = [(f"u{i}", f"j{j}", float(said[j, i])) for j in range(2) for i in range(3000)]
+    found = krippendorff(table(rows), "interval", replicates=50)
+    # Alpha of the values as they are: 1 - observed over expected squared difference.
+    exact = 1 - ((said[0] - said[1]) ** 2).mean() / (2 * said.var(ddof=1))
+    assert found.alpha == pytest.approx(exact, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "units", "meaning"),
+    [
+        (0.8, 9, "reliable"),
+        (0.799, 9, "fit for tentative conclusions"),
+        (0.667, 9, "fit for tentative conclusions"),
+        (0.5, 9, "better than chance, but too low to draw conclusions from single labels"),
+        (0.0, 9, "no better than chance"),
+        (None, 9, "not known: there is one answer throughout, and nothing to tell apart by chance"),
+        (None, 0, "not known: nothing was answered by two people"),
+    ],
+)
+def test_alpha_in_words(alpha: float | None, units: int, meaning: str) -> None:
+    assert Agreement("nominal", alpha, None, None, units, 2 * units, 2).meaning == meaning
 
 
 def test_a_person_counted_twice_is_an_error() -> None:

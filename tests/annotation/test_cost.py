@@ -1,22 +1,8 @@
 import pytest
 
 from annotation.cost import cost
-from schemas.records import Decision, ReviewItem
+from schemas.records import ReviewItem
 from tests.annotation.votes import table, vote
-
-
-def decision(pair: str, action: str, target: float) -> Decision:
-    return Decision.model_validate(
-        {
-            "pair_id": pair,
-            "action": action,
-            "probability": 0.9,
-            "target": target,
-            "margin": 0.0,
-            "reason": "x",
-            "rule": "y",
-        }
-    )
 
 
 def item(rank: int, value: float) -> ReviewItem:
@@ -54,15 +40,23 @@ def test_what_was_paid_is_the_money() -> None:
     assert (found.money, found.votes) == (0.25, 1)
 
 
-def test_labels_that_changed_a_decision() -> None:
-    before = [decision("p", "keep", 0.9), decision("q", "keep", 0.9), decision("r", "keep", 0.9)]
-    before += [decision("s", "keep", 0.9)]
-    after = [decision("p", "flip", 0.1), decision("q", "keep", 0.8), decision("r", "keep", 0.2)]
-    after += [decision("s", "drop", 0.9)]
+def test_what_a_changed_decision_costs() -> None:
     votes = table([vote(p, "a", 1.0, seconds=50) for p in "pqrs"])
-    found = cost(votes, 36.0, before=Decision.to_table(before), after=Decision.to_table(after))
-    assert found.changed == 3
-    assert found.money_per_change == pytest.approx(2 / 3)
+    found = cost(votes, 36.0, changed=3)
+    assert (found.changed, found.money_per_change) == (3, pytest.approx(2 / 3))
+    assert cost(votes, 36.0, changed=0).money_per_change is None
+    assert (cost(votes, 36.0).changed, cost(votes, 36.0).money_per_change) == (None, None)
+
+
+def test_what_nobody_knows_is_not_nought() -> None:
+    timed, untimed = vote("p", "a", 1.0, seconds=50), vote("q", "a", 1.0)
+    found = cost(table([timed]), None, changed=1)
+    assert (found.money, found.money_per_label, found.money_per_change) == (None, None, None)
+    assert found.seconds == 50.0
+    assert cost(table([untimed]), 36.0).money is None
+    paid = untimed.model_copy(update={"cost": 0.5})
+    assert cost(table([paid]), None).money == 0.5
+    assert cost(table([paid, timed]), None).money is None
 
 
 def test_what_the_next_hundred_are_worth() -> None:
@@ -74,4 +68,4 @@ def test_what_the_next_hundred_are_worth() -> None:
 def test_nothing_costs_nothing() -> None:
     found = cost(table([]), 36.0)
     assert (found.votes, found.money, found.money_per_label, found.seconds_per_vote) == (0, 0.0, None, None)  # fmt: skip
-    assert (found.changed, found.money_per_change, found.next_pairs) == (0, None, 0)
+    assert (found.changed, found.money_per_change, found.next_pairs) == (None, None, 0)

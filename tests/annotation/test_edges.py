@@ -130,7 +130,7 @@ def test_two_campaigns_and_two_plans_on_one_server(
     assert status(one).figures["foreign"] == 2
 
     # Another seed would show other texts on the same tasks.
-    with pytest.raises(UserError, match="began with seed 0, the plan says 5"):
+    with pytest.raises(UserError, match="began with seed 0, now it is 5"):
         push(Campaign("first", folder / "1", seed=5), asked, questions(3))
 
 

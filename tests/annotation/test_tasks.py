@@ -50,7 +50,7 @@ def test_a_vote_is_undone_of_its_order_and_the_task_tells_nothing(
     prompt: str, a: str, b: str, seed: int
 ) -> None:
     made = prepare(Question("u", PairItem(prompt, a, b), ("ra", "rb")), PAIR, "m", seed)
-    data = json.loads(made.text)
+    data = json.loads(made.text)["data"]
     assert set(data) == {"prompt", "first", "second", "external_id"}
     assert made.row.digest == data_digest(data)
     result = [
@@ -58,7 +58,7 @@ def test_a_vote_is_undone_of_its_order_and_the_task_tells_nothing(
         choice("first_verbosity", "first", "4"),
         choice("second_verbosity", "second", "1"),
     ]
-    task = ServerTask(1, json.loads(made.text), "t", [])
+    task = ServerTask(1, json.loads(made.text)["data"], "t", [])
     kept = READER.kept(task, made.row, annotation(result))
     assert kept.state == "answer"
     found = votes(
@@ -96,12 +96,14 @@ def test_states(more: dict[str, Any], state: str) -> None:
     made = prepare(Question("u", PairItem("p", "x", "y")), PAIR, "m", 0)
     given = annotation(**{"result": [choice("preference", "prompt", "1")], **more})
     assert (
-        READER.kept(ServerTask(1, json.loads(made.text), "t", []), made.row, given).state == state
+        READER.kept(ServerTask(1, json.loads(made.text)["data"], "t", []), made.row, given).state
+        == state
     )
     assert (
-        READER.kept(ServerTask(1, json.loads(made.text), "t", []), None, given).state == "foreign"
+        READER.kept(ServerTask(1, json.loads(made.text)["data"], "t", []), None, given).state
+        == "foreign"
     )
-    edited = ServerTask(1, {**json.loads(made.text), "first": "z"}, "t", [])
+    edited = ServerTask(1, {**json.loads(made.text)["data"], "first": "z"}, "t", [])
     assert READER.kept(edited, made.row, given).state == "task_edited"
 
 
@@ -109,7 +111,7 @@ def test_a_lead_time_that_is_no_time() -> None:
     made = prepare(Question("u", PairItem("p", "x", "y")), PAIR, "m", 0)
     for seconds in (None, "5", -1.0):
         given = annotation([choice("preference", "prompt", "1")], lead_time=seconds)
-        kept = READER.kept(ServerTask(1, json.loads(made.text), "t", []), made.row, given)
+        kept = READER.kept(ServerTask(1, json.loads(made.text)["data"], "t", []), made.row, given)
         assert (kept.state, kept.seconds) == ("answer", None)
 
 
@@ -124,7 +126,9 @@ def test_steps_and_rubrics_name_their_parts() -> None:
     made = prepare(Question("t", StepsItem("p", ("one", "two"))), KINDS["steps"], "m", 0)
     reader = Reader(KINDS["steps"], QuestionConfig(), {2: "ann@example.org"})
     said = [choice("verdict_0", "step_0", "right"), choice("verdict_1", "step_1", "wrong")]
-    kept = reader.kept(ServerTask(1, json.loads(made.text), "t", []), made.row, annotation(said))
+    kept = reader.kept(
+        ServerTask(1, json.loads(made.text)["data"], "t", []), made.row, annotation(said)
+    )
     found = votes("steps", "t", made.row.parts, "ab", "human-x", None, kept.state, kept.detail)
     assert [(v.unit, v.step, v.value, v.order) for v in found] == [
         ("t", 0, 1.0, None), ("t", 1, 0.0, None)
@@ -134,7 +138,9 @@ def test_steps_and_rubrics_name_their_parts() -> None:
     made = prepare(Question("r", item, ("c1",)), KINDS["rubric"], "m", 0)
     reader = Reader(KINDS["rubric"], QuestionConfig(), {2: "ann@example.org"})
     said = [choice("verdict_0", "criterion_0", "accept")]
-    kept = reader.kept(ServerTask(1, json.loads(made.text), "t", []), made.row, annotation(said))
+    kept = reader.kept(
+        ServerTask(1, json.loads(made.text)["data"], "t", []), made.row, annotation(said)
+    )
     (vote,) = votes("rubric", "r", made.row.parts, "ab", "human-x", None, kept.state, kept.detail)
     assert (vote.unit, vote.unit_kind, vote.value) == ("c1", "criterion", 1.0)
 

@@ -123,7 +123,13 @@ WHOLE: dict[str, Any] = {
         "without": ["human-1"],
         "aggregate": {"method": "majority", "pool_below": 5, "error": 0.1, "iterations": 9},
     },
-    "review": {"campaign": "c1", "url": "http://127.0.0.1:9"},
+    "review": {
+        **{"campaign": "c1", "url": "http://127.0.0.1:9", "instruction": "Read both."},
+        "question": {
+            **{"ratings": "required", "justification": "none", "error_types": ["Wrong"]},
+        },
+        "show_predictions": True,
+    },
     "embed": {"model": "org/name", "batch": 8, "device": "cpu"},
     "calibrate": {
         **{"folds": 3, "min_given": 100, "min_labels": 20, "fit_pairs": 1000},
@@ -147,7 +153,7 @@ WHOLE: dict[str, Any] = {
     "route": {
         **{"answers": 50, "seconds": 20.0, "hourly_rate": 10.0, "error_cost": 2.0},
         **{"human_error": 0.1, "audit": 0.2, "gold": 0.1, "overlap": 2, "overlap_share": 0.1},
-        **{"candidates": 3.0, "round": 1},
+        **{"candidates": 3.0, "round": 1, "known": ["known.jsonl"]},
     },
     "emit": {
         **{"name": "maximal", "formats": ["standard"], "validation": 0.2, "test": 0.2},

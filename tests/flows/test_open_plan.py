@@ -18,7 +18,7 @@ import pytest
 from flows import runs, session
 from pipelines.store import Published, Store
 from tests.flows.plans import ROOT, merged, toml
-from tests.servers.vllm_server import Unavailable, VLLMServer, python_with_vllm
+from tests.servers.vllm_server import VLLMServer, python_or_skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -47,10 +47,7 @@ CHANGES: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer]:
-    try:
-        python = python_with_vllm()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    python = python_or_skip()
     folder = tmp_path_factory.mktemp("vllm")
     model = shutil.copytree(ROOT / "data" / "policy", folder / "policy")
     for name in ("config.json", "tokenizer_config.json"):

@@ -17,7 +17,7 @@ from pipelines.engines.openai import OpenAIConfig, OpenAIEngine
 from pipelines.judge.logits import choices
 from schemas.errors import BadReply
 from schemas.records import Message
-from tests.servers.vllm_server import ROOT, Unavailable, VLLMServer, python_with_vllm
+from tests.servers.vllm_server import ROOT, VLLMServer, python_or_skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -35,10 +35,7 @@ ENDPOINTS: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer]:
-    try:
-        python = python_with_vllm()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    python = python_or_skip()
     folder = tmp_path_factory.mktemp("vllm")
     with VLLMServer(python, POLICY, folder / "server.log") as running:
         yield running

@@ -25,7 +25,7 @@ from pipelines.engines.base import Reply, Request, Sampling
 from pipelines.engines.openai import OpenAIConfig, OpenAIEngine
 from schemas.errors import BadReply
 from schemas.records import Message
-from tests.servers.vllm_server import ROOT, Unavailable, VLLMServer, python_with_vllm
+from tests.servers.vllm_server import ROOT, VLLMServer, python_or_skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -40,10 +40,7 @@ ENOUGH_TO_KILL = 500
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer]:
-    try:
-        python = python_with_vllm()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    python = python_or_skip()
     folder = tmp_path_factory.mktemp("vllm")
     model = shutil.copytree(ROOT / "data/policy", folder / "policy")
     defaults = json.loads((model / "generation_config.json").read_text())

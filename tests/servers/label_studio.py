@@ -72,9 +72,13 @@ class Person:
 
     def answer(self, task: int, choice: str | None, seconds: float = 1.0, **more: Any) -> int:
         """Prefer in a pair, or skip (None); the annotation's id."""
-        body = {"result": preferring(choice), "lead_time": seconds, **more}
         if choice is None:
-            body["was_cancelled"] = True
+            more["was_cancelled"] = True
+        return self.submit(task, preferring(choice), seconds, **more)
+
+    def submit(self, task: int, result: Any, seconds: float = 1.0, **more: Any) -> int:
+        """Answer a task of any kind; the annotation's id."""
+        body = {"result": result, "lead_time": seconds, **more}
         return int(self.call("POST", f"/api/tasks/{task}/annotations/", json=body)["id"])
 
     def change(self, annotation: int, choice: str, **more: Any) -> None:

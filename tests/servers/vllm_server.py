@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+import pytest
 from packaging.requirements import Requirement
 
 VERSION = "0.32.0"
@@ -50,6 +51,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 class Unavailable(Exception):
     """vLLM cannot be installed or run on this machine; the message says why."""
+
+
+def python_or_skip() -> Path:
+    """`python_with_vllm`, or the test is skipped for the reason that there can be none."""
+    try:
+        return python_with_vllm()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
 
 
 def python_with_vllm() -> Path:

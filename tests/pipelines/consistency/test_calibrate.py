@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.consistency import calibration_inputs as inputs
 from pipelines.consistency.calibrate import CalibrateConfig, apply, calibrate, fit
 from schemas.records import Belief
 from schemas.table import validate
@@ -270,3 +271,24 @@ def test_large_data_is_fitted_on_whole_prompts() -> None:
     sampled, report = run(world, fit_pairs=1000)
     assert report["labels"] == len(ROWS)
     assert calibration_error(probabilities(sampled), world.right) < 0.03
+
+
+def test_what_several_people_came_to_counts_as_all_of_them() -> None:
+    world = make(n=3)
+    pairs = world.matrix["pair_id"].to_pylist()
+    labels = pa.table(
+        {
+            "pair_id": [pairs[0], pairs[0], pairs[2]],
+            "value": [0.5, -0.1, -0.25],
+            "annotator": ["all", "one more", "all"],
+            "people": [3, 1, 2],
+        }
+    )
+    found = inputs.people(world.features, labels)
+    assert found["people"].to_list() == [4, 0, 2]
+    sign = [-1.0 if label == "b" else 1.0 for label in world.features["label"].to_pylist()]
+    assert found["score"][0] == pytest.approx(sign[0] * 0.2)
+    assert found["score"][2] == pytest.approx(sign[2] * -0.25)
+    alone = inputs.people(world.features, labels.drop_columns(["people"]))
+    assert alone["people"].to_list() == [2, 0, 1]
+    assert alone["score"].to_list()[::2] == found["score"].to_list()[::2]

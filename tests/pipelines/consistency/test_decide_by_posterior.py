@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from pipelines.consistency.decide import (
     POSTERIOR_RULE,
     PosteriorConfig,
+    changed,
+    changed_by_people,
     decide_by_posterior,
+    said_by_people,
 )
-from schemas.records import Belief, Decision, Pair
+from schemas.records import Belief, Decision, HumanLabel, Pair
 from schemas.table import validate
 
 ONE = Pair(prompt_id="q", response_a="x", response_b="y", label="a")
@@ -105,6 +108,131 @@ def test_people_are_added_by_their_reliability() -> None:
     assert decided(belief(0.6, human=1.0, humans=1)).reason == "people_agree"
     # A coin's answer tells nothing.
     assert decided(belief(0.9, human=-1.0, humans=1), human_error=0.4999).action == "keep"
+
+
+ONE_PERSON = math.log(0.95 / 0.05)
+
+
+def together(value: float, error: float, people: int, pair: Pair = ONE) -> HumanLabel:
+    """What an aggregation made of some people's votes."""
+    return HumanLabel(
+        pair_id=pair.id, value=value, people=people, error=error, purpose="value", propensity=1.0
+    )
+
+
+def said(label: HumanLabel, **config: Any) -> float:
+    (row,) = said_by_people(HumanLabel.to_table([label]), PosteriorConfig(**config)).to_pylist()
+    assert row["pair_id"] == label.pair_id
+    return float(row["for_a"])
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "people", "expected"),
+    [
+        # a posterior of .9 is its own log-odds, of either side
+        (0.8, 0.1, 2, math.log(9)),
+        (-0.8, 0.1, 2, -math.log(9)),
+        # the same, where half of it is that neither is better: half the log-odds
+        (0.4, 0.1, 2, math.log(9) / 2),
+        # three votes of one mind are three people's; two to one is less than the one they differ by
+        (1.0, 1 / (1 + 19**3), 3, 3 * ONE_PERSON),
+        (1 / 3, 0.05, 3, ONE_PERSON * (1 / 3) / 0.9),
+        # a model that is certain makes nobody surer than people are
+        (1.0, 0.0, 1, ONE_PERSON),
+        (-1.0, 0.0, 4, -4 * ONE_PERSON),
+        # no side: nothing is said, whatever else is
+        (0.0, 0.5, 2, 0.0),
+        (0.0, 0.05, 3, 0.0),
+        (0.3, 0.5, 3, 0.0),
+        (0.9, 0.7, 3, 0.0),
+    ],
+)
+def test_what_an_aggregation_says_of_a_pair(
+    value: float, error: float, people: int, expected: float
+) -> None:
+    assert said(together(value, error, people)) == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.floats(-1, 1), st.floats(0, 1), st.integers(1, 9), st.floats(0.01, 0.49))
+def test_an_aggregation_is_never_surer_than_people_of_one_mind(
+    value: float, error: float, people: int, human_error: float
+) -> None:
+    found = said(together(value, error, people), human_error=human_error)
+    assert math.isfinite(found)
+    assert abs(found) <= people * math.log((1 - human_error) / human_error) + 1e-9
+    assert found * value >= 0
+    assert said(together(-value, error, people), human_error=human_error) == -found
+
+
+def by_label(one: Belief, label: HumanLabel, pair: Pair = ONE) -> Decision:
+    table = decide_by_posterior(
+        Belief.to_table([one]),
+        Pair.to_table([pair]),
+        PosteriorConfig(),
+        people=HumanLabel.to_table([label]),
+    )
+    (row,) = Decision.from_table(table)
+    return row
+
+
+def test_the_decision_follows_the_aggregation_where_there_is_one() -> None:
+    against = belief(0.7, human=-1.0, humans=1)
+    assert decided(against).reason == "people_disagree"
+    # The model does not believe this one: what was believed stays.
+    row = by_label(against, together(-0.04, 0.48, 1))
+    assert (row.action, row.target) == ("soften", pytest.approx(0.683, abs=1e-3))
+    assert by_label(against, together(-0.9, 0.05, 1)).action == "flip"
+    # Two to one: the mean of votes makes it one person's word, the aggregation less.
+    split = belief(0.5, human=1 / 3, humans=3)
+    assert decided(split).target == pytest.approx(0.95)
+    assert by_label(split, together(1 / 3, 0.05, 3)).target == pytest.approx(0.748, abs=1e-3)
+
+
+def test_an_aggregation_is_turned_to_the_label() -> None:
+    pair = ONE.model_copy(update={"label": "b"})
+    row = by_label(belief(0.6, "b", pair, human=1.0, humans=1), together(-1.0, 0.05, 1, pair), pair)
+    assert (row.action, row.reason) == ("keep", "people_agree")
+    assert row.target == pytest.approx(1 - 28.5 / 29.5)
+
+
+def test_pairs_that_nobody_answered_are_as_before() -> None:
+    other = ONE.model_copy(update={"prompt_id": "other"})
+    row = by_label(belief(0.6), together(-1.0, 0.05, 1, other))
+    assert row == decided(belief(0.6))
+
+
+def test_what_people_changed_is_counted_against_deciding_without_them() -> None:
+    pairs = [ONE.model_copy(update={"prompt_id": f"q{i}"}) for i in range(6)]
+    given = [
+        (0.9, 1.0, 1),  # kept either way
+        (0.9, -1.0, 2),  # kept: flipped
+        (0.5, 1.0, 1),  # dropped: kept. It could have been asked, had nobody been.
+        (0.7, 0.0, 2),  # softened either way: they were split
+        (0.95, None, 0),  # nobody voted
+        (0.5, None, 0),  # nobody voted: asked now, dropped if there were no people
+    ]
+    beliefs = Belief.to_table(
+        belief(p, pair=one, human=human, humans=humans)
+        for one, (p, human, humans) in zip(pairs, given, strict=True)
+    )
+    table = Pair.to_table(pairs)
+    now = decide_by_posterior(beliefs, table, PosteriorConfig())
+    assert now["action"].to_pylist() == ["keep", "flip", "keep", "soften", "keep", "route"]
+    assert changed_by_people(beliefs, table, PosteriorConfig(), now) == 2
+
+
+def test_a_pair_is_changed_by_its_action_or_the_side_of_its_target() -> None:
+    def one(pair: str, action: Any, target: float) -> Decision:
+        return Decision(
+            pair_id=pair, action=action, probability=0.9, target=target, margin=0.0, reason="x",
+            rule="y",
+        )  # fmt: skip
+
+    before = [one(p, "keep", 0.9) for p in "pqrs"]
+    after = [one("p", "flip", 0.1), one("q", "keep", 0.8), one("r", "keep", 0.2)]
+    after.append(one("s", "drop", 0.9))
+    assert changed(Decision.to_table(before), Decision.to_table(after)) == 3
+    assert changed(Decision.to_table(before), Decision.to_table(after[:2])) == 1
 
 
 def test_who_was_asked_is_not_asked_again() -> None:
