@@ -60,6 +60,8 @@ class Agreement:
             return "reliable"
         if self.alpha >= TENTATIVE:
             return "fit for tentative conclusions"
+        if self.alpha > 0 and self.low is not None and self.low <= 0:
+            return "cannot be told from chance by so few answers"
         if self.alpha > 0:
             return "better than chance, but too low to draw conclusions from single labels"
         return "no better than chance"

@@ -155,7 +155,7 @@ def _judging(made: dict[str, Published]) -> Iterable[StageCount]:
             yield _proof(name, out, made["rubrics"])
         elif name == "humans":
             yield of_people(name, out)
-        elif name == humans.STEPS:
+        elif name == humans.STEPS and (out.manifest.rows("votes") or out.manifest.rows("rejects")):
             yield of_people_on_steps(name, out)
         elif name == "calibrate" or (name.startswith("round.") and name.endswith(".calibrate")):
             beliefs = frame(out, "beliefs")

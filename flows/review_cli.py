@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,9 +23,7 @@ Url = Annotated[
 ]
 STORE = Path("store")
 
-
-def _print(found: dict[str, Any]) -> None:
-    print(json.dumps(found, indent=2, default=str))
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
@@ -63,9 +60,10 @@ def push(
     url: Url = None,
     migrate: Annotated[bool, typer.Option(help="Replace a label config that was edited.")] = False,
     resend: Annotated[bool, typer.Option(help="Also what was deleted on the server.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Put questions on a run to people; run again, nothing is asked twice."""
-    from flows import review_command
+    from flows import review_command, review_show
 
     done = review_command.push_questions(
         root,
@@ -79,7 +77,7 @@ def push(
         migrate=migrate,
         resend=resend,
     )
-    _print(done)
+    review_show.show(done, as_json, review_show.pushed)
 
 
 @app.command()
@@ -88,11 +86,13 @@ def pull(
     root: Root = STORE,
     url: Url = None,
     whole: Annotated[bool, typer.Option(help="Read everything again.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Bring the votes in: a Parquet file that a plan names under [humans]."""
-    from flows import review_command
+    from flows import review_command, review_show
 
-    _print(review_command.pull_votes(root, campaign, url, whole, False))
+    found = review_command.pull_votes(root, campaign, url, whole, False)
+    review_show.show(found, as_json, review_show.pulled)
 
 
 @app.command()
@@ -114,19 +114,20 @@ def watch(
 
 
 @app.command()
-def close(campaign: Name, root: Root = STORE, url: Url = None) -> None:
+def close(campaign: Name, root: Root = STORE, url: Url = None, as_json: AsJson = False) -> None:
     """Bring the last votes in and take no more questions."""
-    from flows import review_command
+    from flows import review_command, review_show
 
-    _print(review_command.pull_votes(root, campaign, url, True, True))
+    found = review_command.pull_votes(root, campaign, url, True, True)
+    review_show.show(found, as_json, review_show.pulled)
 
 
 @app.command()
-def status(campaign: Name, root: Root = STORE) -> None:
+def status(campaign: Name, root: Root = STORE, as_json: AsJson = False) -> None:
     """How a campaign stands, by what was pulled last."""
-    from flows import review_command
+    from flows import review_command, review_show
 
-    _print(review_command.stand(root, campaign))
+    review_show.show(review_command.stand(root, campaign), as_json, review_show.status)
 
 
 @app.command()
@@ -141,8 +142,11 @@ def people(
         float | None,
         typer.Option(min=0, help="Money for an hour; none: what the run's plan says, else 20."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Agreement, quality of each annotator, cost; with a run, what they changed and what is next."""
     from flows import people as command
+    from flows import review_show
 
-    _print(command.judge_people(root, campaign, run, hourly_rate))
+    found = command.judge_people(root, campaign, run, hourly_rate)
+    review_show.show(found, as_json, review_show.people)

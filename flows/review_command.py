@@ -193,9 +193,11 @@ def pull_votes(root: Path, name: str, url: str | None, whole: bool, last: bool) 
 def stand(root: Path, name: str) -> dict[str, Any]:
     """How a campaign stands, by what was pulled last."""
     store = Store.open(root, create=False)
-    found = status(campaign_of(store, name))
+    campaign = campaign_of(store, name)
+    found = status(campaign)
     return {
         "campaign": found.name,
+        "kind": campaign.kind,
         "url": f"{found.url}/projects/{found.project}/data",
         "closed": found.closed,
         **found.figures,

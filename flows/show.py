@@ -33,7 +33,7 @@ def list_runs(root: Path, as_json: bool) -> None:
         (r.id, r.status, r.attempts[-1]["started"], str(len(r.attempts)), str(len(r.stages)))
         for r in records
     ]
-    _table(("run", "status", "last tried", "tries", "stages"), rows)
+    print_table(("run", "status", "last tried", "tries", "stages"), rows)
 
 
 def show_run(root: Path, run_id: str, as_json: bool) -> None:
@@ -49,9 +49,13 @@ def show_run(root: Path, run_id: str, as_json: bool) -> None:
         print(json.dumps({**asdict(record), "manifests": stages, "figures": numbers}, indent=2))
         return
     print(f"{record.id}  {record.status}")
-    _table(("stage", "digest", "rows", "rejects", "tokens"), [_stage(n, o) for n, o in outputs])
+    print_table(
+        ("stage", "digest", "rows", "rejects", "tokens"), [_stage(n, o) for n, o in outputs]
+    )
     if numbers:
-        _table(("figure", "value"), [(name, f"{value:.3f}") for name, value in numbers.items()])
+        print_table(
+            ("figure", "value"), [(name, f"{value:.3f}") for name, value in numbers.items()]
+        )
     print(f"files: {runs.folder(store, record.id)}")
 
 
@@ -88,12 +92,13 @@ def print_query(root: Path, run_id: str, sql: str, as_json: bool) -> None:
             shown.append(row)
         else:
             more += 1
-    _table(columns, [[plain(str(value), 200) for value in row] for row in shown])
+    print_table(columns, [[plain(str(value), 200) for value in row] for row in shown])
     if more:
         print(f"... and {more:,} more rows (--json prints all)")
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under their columns' names; wide where nobody looks at a screen."""
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(*row)
@@ -115,16 +120,17 @@ def next_steps(reporter: Reporter, summary: Summary, root: Path) -> None:
     for name, value in summary.figures.items():
         say(f"  {name:<28} {value:.3f}")
     for name, path in summary.paths.items():
-        say(f"  {name:<14} {_near(path)}")
+        say(f"  {name:<14} {near(path)}")
     at = "" if root == Path("store") else f" --root {root}"
-    command = _near(sys.argv[0]) if "/" in sys.argv[0] else "prefinery"
+    command = near(sys.argv[0]) if "/" in sys.argv[0] else "prefinery"
     say("next:")
     say(f"  {command} show{at}")
     say(f'  {command} query{at} "select action, count(*) from decisions group by action"')
     if "dataset" in summary.paths:
-        say(f"  {command} push {_near(summary.paths['dataset'])} --repo ORG/NAME")
+        say(f"  {command} push {near(summary.paths['dataset'])} --repo ORG/NAME")
 
 
-def _near(path: str) -> str:
+def near(path: str) -> str:
+    """A path from where the command was called."""
     here = Path.cwd()
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path

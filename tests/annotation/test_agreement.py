@@ -107,6 +107,11 @@ def test_alpha_in_words(alpha: float | None, units: int, meaning: str) -> None:
     assert Agreement("nominal", alpha, None, None, units, 2 * units, 2).meaning == meaning
 
 
+def test_an_interval_that_holds_nought_is_said() -> None:
+    few = Agreement("nominal", 0.06, -0.3, 0.4, 6, 12, 3)
+    assert few.meaning == "cannot be told from chance by so few answers"
+
+
 def test_a_person_counted_twice_is_an_error() -> None:
     with pytest.raises(SchemaError, match="a stands twice on u"):
         krippendorff(table([("u", "a", 1.0), ("u", "a", 0.0)]), "nominal")
