@@ -16,12 +16,11 @@ from pydantic import Field
 
 from annotation.agreement import Agreement, Level, krippendorff
 from pipelines.config import Config
+from pipelines.intervals import share_ends
 
 NAME = "quality"
 VERSION = 1
 
-_Z = 1.959964
-"""Of a 95% interval."""
 _MAD = 0.6745
 """Median absolute deviation of a standard normal: makes a robust z comparable to a plain one."""
 
@@ -138,13 +137,11 @@ def _share(name: str, right: pl.Expr, asked: pl.Expr) -> list[pl.Expr]:
     """Share and Wilson's interval; null where nothing was asked."""
     n = pl.when(asked > 0).then(asked.cast(pl.Float64))
     p = right / n
-    middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * (p * (1 - p) / n + _Z**2 / (4 * n * n)).sqrt()
-    # Rounding may carry an end over the share itself.
+    low, high = share_ends(p, n)
     return [
         p.alias(f"{name}_share" if name == "first" else f"{name}_accuracy"),
-        pl.min_horizontal(middle - half, p).clip(0, 1).alias(f"{name}_low"),
-        pl.max_horizontal(middle + half, p).clip(0, 1).alias(f"{name}_high"),
+        low.alias(f"{name}_low"),
+        high.alias(f"{name}_high"),
     ]
 
 

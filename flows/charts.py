@@ -15,18 +15,17 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from flows import visible
+from pipelines import intervals
 
 
-def wilson(k: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson score interval of k of n (95% at the default z); (0, 1) where n is 0. [Wilson 1927]"""
+def wilson(k: int, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval of k of n; (0, 1) where n is 0."""
     if not 0 <= k <= n:
         raise ValueError(f"{k} of {n} is no share")
     if n == 0:
         return 0.0, 1.0
-    p, square = k / n, z * z
-    centre = (p + square / (2 * n)) / (1 + square / n)
-    half = z / (1 + square / n) * math.sqrt(p * (1 - p) / n + square / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low, high = intervals.wilson(k / n, n)
+    return max(0.0, low), min(1.0, high)
 
 
 @dataclass(frozen=True)

@@ -75,16 +75,17 @@ def _panel(
 ) -> dict[str, Published]:
     found = {}
     for name, config in judges.items():
-        # Code is not led astray by words, and has no use for questions without its own checks.
-        if run.plan.judge.probes is not None and config.kind != "code":
-            why = panel.failing(panel.probe_judge(run, name, config))
-            if why is not None:
-                if not run.dry:
-                    run.reporter.say(f"judge {name} is left out: {why}")
-                continue
-        found[f"{panel.NAME}.{name}"] = panel.ask_judge(
-            run, name, config, made.prompts, made.responses, made.paired, rubrics
-        )
+        with panel.holding(config) as held:
+            # Code is not led astray by words, and has no use for questions without its own checks.
+            if run.plan.judge.probes is not None and config.kind != "code":
+                why = panel.failing(panel.probe_judge(run, name, config, held))
+                if why is not None:
+                    if not run.dry:
+                        run.reporter.say(f"judge {name} is left out: {why}")
+                    continue
+            found[f"{panel.NAME}.{name}"] = panel.ask_judge(
+                run, name, config, made.prompts, made.responses, made.paired, rubrics, held
+            )
     return found
 
 

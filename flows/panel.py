@@ -17,6 +17,7 @@ from pipelines.journal import Journaled
 from pipelines.judge import panel
 from pipelines.judge.cases import Case
 from pipelines.judge.config import PanelJudge
+from pipelines.judge.panel import holding as holding
 from pipelines.judge.panel import judge as judge
 from pipelines.store import Draft, Output, Published
 from schemas.records import Criterion, JudgeCard, Pair, Prompt, Reject, Response, Rubric, Vote
@@ -67,6 +68,7 @@ def ask_judge(
     responses: Published,
     paired: Published,
     rubrics: Published | None,
+    held: panel.Held | None,
 ) -> Published:
     """A judge's votes on all pairs, shard by shard."""
     used = engines(run, config)
@@ -86,7 +88,7 @@ def ask_judge(
         )
         done = ask(
             list(used.values()),
-            lambda: panel.judge(name, config, cases, used, run.plan.seed, advance),
+            lambda: panel.judge(name, config, cases, used, run.plan.seed, advance, held),
         )
         check_failures(run, list(used.values()), made.name, done.rejects, len(done.votes))
         output: Output = {
@@ -99,7 +101,7 @@ def ask_judge(
     return stage(run, made, units(run, made, paired.shards(), work), lambda: total)
 
 
-def probe_judge(run: Run, name: str, config: PanelJudge) -> Published:
+def probe_judge(run: Run, name: str, config: PanelJudge, held: panel.Held | None) -> Published:
     """A judge's card from the probe set."""
     probing = run.plan.judge.probes
     assert probing is not None
@@ -110,7 +112,7 @@ def probe_judge(run: Run, name: str, config: PanelJudge) -> Published:
     def work(draft: Draft, advance: Advance) -> tuple[Output, dict[str, Any]]:
         cards, rejects = ask(
             list(used.values()),
-            lambda: panel.probe(name, config, probing, used, run.plan.seed, silent),
+            lambda: panel.probe(name, config, probing, used, run.plan.seed, silent, held),
         )
         output: Output = {
             "cards": (JudgeCard, JudgeCard.to_table(cards)),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from pipelines.training.config import model_folder
 from schemas.record import Record, digest
 from schemas.records import (
     Decision,
+    Message,
     Pair,
     Preference,
     Prompt,
@@ -103,7 +105,8 @@ def _crossfit(
     total = made.paired.manifest.rows("pairs")
 
     def work(draft: Draft, advance: Advance) -> tuple[Output, dict[str, Any]]:
-        pairs = made.paired.table("pairs")
+        read = _Read.of(made, votes, decisions)
+        pairs = read.tables.pairs
         folds = np.array(
             [fold_of(p, config.folds, run.plan.seed) for p in pairs["prompt_id"].to_pylist()]
         )
@@ -111,12 +114,37 @@ def _crossfit(
         for fold in range(config.folds):
             inside = pairs.filter(pa.array(folds == fold))
             outside = pairs.filter(pa.array(folds != fold))
-            values |= _judged_by_others(run, config, made, votes, decisions, inside, outside)
+            values |= _judged_by_others(run, config, read, inside, outside)
             advance(len(inside), 0)
         rows = [_vote(pair, values[pair], number) for pair in pairs["id"].to_pylist()]
         return {"votes": (Vote, Vote.to_table(rows))}, {"rows": len(rows)}
 
     return stage(run, step, whole(run, step, work), lambda: total)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the folds of a round share, read once."""
+
+    tables: Tables
+    """All of it, as it would be emitted."""
+    texts: dict[str, tuple[tuple[Message, ...], str]]
+    """By response id: what was asked, and the answer."""
+
+    @classmethod
+    def of(cls, made: Material, votes: Votes, decisions: Published) -> _Read:
+        tables = Tables(
+            prompts=made.prompts.table("prompts"),
+            responses=made.responses.table("responses"),
+            pairs=made.paired.table("pairs"),
+            votes=votes.table(),
+            decisions=decisions.table("decisions"),
+            **{name: record.arrow_schema().empty_table() for name, record in _STEPS.items()},
+            rejects=(),
+        )
+        asked = {p.id: p.messages for p in Prompt.from_table(tables.prompts)}
+        answers = Response.from_table(tables.responses)
+        return cls(tables, {r.id: (asked[r.prompt_id], r.text) for r in answers})
 
 
 def _vote(pair: str, value: float | str, number: int) -> Vote:
@@ -134,9 +162,7 @@ def _vote(pair: str, value: float | str, number: int) -> Vote:
 def _judged_by_others(
     run: Run,
     config: RoundsPlan,
-    made: Material,
-    votes: Votes,
-    decisions: Published,
+    read: _Read,
     inside: pa.Table,
     outside: pa.Table,
 ) -> dict[str, float | str]:
@@ -146,16 +172,14 @@ def _judged_by_others(
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        rows = _preferences(made, votes, decisions, outside, folder / "data")
+        rows = _preferences(read.tables, outside, folder / "data")
         if len(rows) < config.min_pairs:
             why = f"too_few_pairs: {len(rows)} decided pairs, {config.min_pairs} are needed"
             return dict.fromkeys(inside["id"].to_pylist(), why)
         train_reward(config.reward, rows, None, folder / "model", run.plan.seed, silent)
         model = RewardModel.load(folder / "model")
-        asked = {p.id: p for p in Prompt.from_table(made.prompts.table("prompts"))}
-        answers = {r.id: r for r in Response.from_table(made.responses.table("responses"))}
         sides = sorted({*inside["response_a"].to_pylist(), *inside["response_b"].to_pylist()})
-        items = [(asked[answers[s].prompt_id].messages, answers[s].text) for s in sides]
+        items = [read.texts[side] for side in sides]
         refused = model.refusals(items)
         fine = [at for at, why in enumerate(refused) if why is None]
         scores: list[float] = list(model.score([items[at] for at in fine]))
@@ -169,22 +193,12 @@ def _judged_by_others(
     return found
 
 
-def _preferences(
-    made: Material, votes: Votes, decisions: Published, pairs: pa.Table, out: Path
-) -> pa.Table:
+def _preferences(every: Tables, pairs: pa.Table, out: Path) -> pa.Table:
     """What is decided of these pairs, as it would be emitted."""
     ids = pl.Series(pairs["id"].to_pylist())
-    decided = pl.DataFrame(pl.from_arrow(decisions.table("decisions")))
+    decided = pl.DataFrame(pl.from_arrow(every.decisions))
     own = decided.filter(pl.col("pair_id").is_in(ids.implode())).to_arrow()
-    tables = Tables(
-        prompts=made.prompts.table("prompts"),
-        responses=made.responses.table("responses"),
-        pairs=pairs,
-        votes=votes.table(),
-        decisions=own.cast(Decision.arrow_schema()),
-        **{name: record.arrow_schema().empty_table() for name, record in _STEPS.items()},
-        rejects=(),
-    )
+    tables = replace(every, pairs=pairs, decisions=own.cast(Decision.arrow_schema()))
     emit(EmitConfig(name="crossfit", validation=0.0, test=0.0), tables, out)
     return read_split(out, Preference, "train")
 

@@ -33,7 +33,9 @@ def check(constraint: Constraint, text: str) -> tuple[bool, str]:
     """
     kind = constraint.kind
     if kind == "json":
-        return _is_json(text)
+        bare = text.strip()
+        fenced = _FENCED.fullmatch(bare)
+        return is_json(fenced[1] if fenced else bare)
     if kind == "lowercase":
         upper = next((c for c in text if c != c.lower()), None)
         return upper is None, "lowercase" if upper is None else f"holds {upper!r}"
@@ -99,14 +101,11 @@ def _search(pattern: str, text: str) -> bool:
 _FENCED = re.compile(r"```[A-Za-z]*[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
 
 
-def _is_json(text: str) -> tuple[bool, str]:
-    text = text.strip()
-    fenced = _FENCED.fullmatch(text)
+def is_json(text: str) -> tuple[bool, str]:
+    """Whether a text is strict JSON and nothing else, and how it came out."""
     try:
         # Numbers stay text: their size is no concern of ours.
-        json.loads(
-            fenced[1] if fenced else text, parse_int=str, parse_float=str, parse_constant=_refuse
-        )
+        json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
     except RecursionError:
         return False, "nested too deeply"
     except ValueError as error:

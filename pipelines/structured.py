@@ -94,6 +94,16 @@ def read(text: str, schema: str) -> str:
     return canonical
 
 
+def object_form(**properties: Any) -> dict[str, Any]:
+    """Schema of an object of just these keys, in this order."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
 def _answer(text: str) -> str:
     """What follows a thought."""
     if not text.startswith("<think>"):

@@ -10,11 +10,11 @@ literally, never as patterns, and `NaN` is no JSON.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from pipelines.constraints import is_json
 from pipelines.instructions.arguments import MAX_PROMPT, Arguments
 from pipelines.instructions.language import LANGUAGES, language
 from pipelines.process.sentences import sentence_gaps
@@ -196,23 +196,7 @@ def _json(arguments: Arguments, text: str) -> Found:
     bare = text.strip()
     for fence in ("```json", "```Json", "```JSON", "```"):
         bare = bare.removeprefix(fence)
-    try:
-        # Numbers stay text: their size is no concern of ours.
-        json.loads(
-            bare.removesuffix("```").strip(),
-            parse_int=str,
-            parse_float=str,
-            parse_constant=_refuse,
-        )
-    except RecursionError:
-        return False, "nested too deeply"
-    except ValueError as error:
-        return False, f"not JSON: {error}"[:200]
-    return True, "JSON"
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    return is_json(bare.removesuffix("```").strip())
 
 
 def _title(arguments: Arguments, text: str) -> Found:

@@ -19,12 +19,10 @@ from typing import Literal
 import polars as pl
 import pyarrow as pa
 
+from pipelines.intervals import effective_draws, share_ends
 from schemas.errors import UserError
 from schemas.records import JudgeCard
 from schemas.table import with_ids
-
-Z = 1.959964
-"""97.5% quantile of the normal distribution."""
 
 Direction = Literal["least", "most", "size"]
 """A limit is the least that a figure may be, the most, or the most that its size may be."""
@@ -173,17 +171,11 @@ def summary(cases: pl.DataFrame) -> pl.DataFrame:
         # Clusters that are all alike say nothing of how much they vary: each is one case.
         .when(variance < 1e-12)
         .then(groups.cast(pl.Float64))
-        .otherwise(pl.min_horizontal(pl.col("p") * (1 - pl.col("p")) / variance, n))
+        .otherwise(pl.min_horizontal(effective_draws(pl.col("p"), variance), n))
     )
-    m, q = pl.col("effective").clip(1.0), pl.col("p")
-    middle = (q + Z**2 / (2 * m)) / (1 + Z**2 / m)
-    half = Z / (1 + Z**2 / m) * (q * (1 - q) / m + Z**2 / (4 * m**2)).sqrt()
+    low, high = share_ends(pl.col("p"), pl.col("effective").clip(1.0))
     figures = measured.with_columns(effective=effective).select(
-        *by,
-        "n",
-        value=q,
-        low=pl.min_horizontal((middle - half).clip(0.0), q),
-        high=pl.max_horizontal((middle + half).clip(upper_bound=1.0), q),
+        *by, "n", value="p", low=low, high=high
     )
     return asked.join(figures, on=by, how="left")
 

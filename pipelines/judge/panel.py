@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 
 from pipelines.config import Advance
@@ -10,6 +11,8 @@ from pipelines.judge import code, likelihood, llm, probes, reward_model
 from pipelines.judge.cases import Case, Engines, Opinions
 from pipelines.judge.config import PanelJudge
 from pipelines.judge.probes import ProbesConfig
+from pipelines.judge.reward_model import Held as Held
+from pipelines.judge.reward_model import RewardModelConfig
 from schemas.records import JudgeCard, Reject
 
 VERSION = 1
@@ -41,6 +44,11 @@ def material(config: PanelJudge) -> str | None:
     return found
 
 
+def holding(config: PanelJudge) -> AbstractContextManager[Held | None]:
+    """Keeps from call to call what a judge loads: a reward model in this process, or nothing."""
+    return Held(config) if isinstance(config, RewardModelConfig) else nullcontext()
+
+
 async def judge(
     name: str,
     config: PanelJudge,
@@ -48,8 +56,11 @@ async def judge(
     engines: Engines,
     seed: int,
     advance: Advance,
+    held: Held | None = None,
 ) -> Opinions:
     """One judge's votes on some cases; see `cases` for the contract."""
+    if isinstance(config, RewardModelConfig):
+        return await reward_model.judge(name, config, cases, engines, seed, advance, held)
     found: Opinions = await _MODULES[config.kind].judge(name, config, cases, engines, seed, advance)
     return found
 
@@ -61,8 +72,9 @@ async def probe(
     engines: Engines,
     seed: int,
     advance: Advance,
+    held: Held | None = None,
 ) -> tuple[list[JudgeCard], list[Reject]]:
     """A judge's card: what it says of the probe set."""
     asked = probes.probe_cases(probing)
-    done = await judge(name, config, [p.case for p in asked], engines, seed, advance)
+    done = await judge(name, config, [p.case for p in asked], engines, seed, advance, held)
     return probes.card_of(name, asked, done, probing), done.rejects

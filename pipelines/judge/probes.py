@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self, get_args
 
 import polars as pl
 from pydantic import Field, model_validator
@@ -91,16 +91,7 @@ class SelfPair(Config):
 class ProbesConfig(Config):
     """What judges are probed for, and what they have to keep."""
 
-    measures: Annotated[tuple[Measure, ...], Field(min_length=1)] = (
-        "swap_consistency",
-        "position_preference",
-        "accuracy",
-        "master_key_false_positives",
-        "length_preference",
-        "off_topic_preference",
-        "contrast_accuracy",
-        "self_preference",
-    )
+    measures: Annotated[tuple[Measure, ...], Field(min_length=1)] = get_args(Measure)
     """What is measured, besides the share of usable votes."""
     limits: dict[Measure | Literal["usable_share"], float] = Field(default={})
     """By measure: the least that a share of good votes may be (`usable_share`, `swap_consistency`,

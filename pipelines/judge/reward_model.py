@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge
 
@@ -74,9 +75,11 @@ async def judge(
     engines: Engines,
     seed: int,
     advance: Advance,
+    held: Held | None = None,
 ) -> Opinions:
     """One vote a response, its raw score, and one a pair, in [-1, 1]; no engine is asked.
 
+    A model in this process is `held`'s, else it is loaded for these cases alone.
     Reason codes of what has no score: `too_long`, `bad_template`, `not_finite`, and of a server
     `bad_request`, `bad_shape`, `not_json`, `server_error`, `wrong_model`. Raises EngineError for a
     model that cannot be used, EngineDown for a server that does not answer, MissingExtra.
@@ -89,9 +92,10 @@ async def judge(
         scores = await Client(config).scores(texts, finished)
     else:
         loop = asyncio.get_running_loop()
-        scores = await asyncio.to_thread(
-            _local_scores, config, texts, lambda n: loop.call_soon_threadsafe(finished, n)
-        )
+        with Held(config) if held is None else nullcontext(held) as own:
+            scores = await asyncio.to_thread(
+                own.scores, texts, lambda n: loop.call_soon_threadsafe(finished, n)
+            )
     score = dict(zip(texts, scores, strict=True))
     outcomes = {r.id: score[_text(p, r)] for p, r in responses_of(cases).values()}
     return opinions_of(name, "reward_model", cases, outcomes)
@@ -104,11 +108,33 @@ def _text(prompt: Prompt, response: Response) -> Text:
 # --- in this process -------------------------------------------------------------------------------
 
 
-def _local_scores(
-    config: RewardModelConfig, texts: Sequence[Text], finished: Callable[[int], Any]
+class Held:
+    """A model that is loaded when it first has something to score, and let go at the end of `with`.
+
+    So a judge's shards of cases, and its probes before them, are scored by one model.
+    """
+
+    def __init__(self, config: RewardModelConfig) -> None:
+        self.config = config
+        self._model: _Model | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._model = None
+
+    def scores(self, texts: Sequence[Text], finished: Callable[[int], Any]) -> list[Score]:
+        """The score of every text; `finished` is told how many are done. Raises EngineError."""
+        if self._model is None:
+            self._model = _Model(self.config)
+        return _scores(self._model, self.config.batch_tokens, texts, finished)
+
+
+def _scores(
+    model: _Model, batch_tokens: int, texts: Sequence[Text], finished: Callable[[int], Any]
 ) -> list[Score]:
-    """The score of every text, batched by length, the longest first."""
-    model = _Model(config)
+    """Batched by length, the longest first."""
     scores: list[Score] = [0.0] * len(texts)
     encoded: dict[int, dict[str, list[int]]] = {}
     for i, text in enumerate(texts):
@@ -120,7 +146,7 @@ def _local_scores(
     batch: list[int] = []
     for i in sorted(encoded, key=lambda i: (-_length(encoded[i]), i)):
         width = _length(encoded[batch[0]]) if batch else 0
-        full = (len(batch) + 1) * width > config.batch_tokens
+        full = (len(batch) + 1) * width > batch_tokens
         if batch and (full or not model.together(width, _length(encoded[i]))):
             _fill(scores, batch, model.score([encoded[j] for j in batch]))
             finished(len(batch))

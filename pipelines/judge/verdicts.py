@@ -23,7 +23,7 @@ from pipelines.judge.cases import MAX_REASON, STAGE, Case
 from pipelines.pool import bounded
 from pipelines.prompting import Template, load, numbered, tagged
 from pipelines.sampling import SamplingConfig
-from pipelines.structured import RETRY_STRIDE, ask_json
+from pipelines.structured import RETRY_STRIDE, ask_json, object_form
 from schemas.errors import BadReply, UserError
 from schemas.records import Criterion, Message, Reject
 
@@ -108,15 +108,7 @@ class Form:
     def schema(self, think: bool) -> str:
         """JSON schema of a reply, within the subset of pipelines/structured.py."""
         reasoning = {"reasoning": {"type": "string", "maxLength": MAX_REASONING}}
-        properties = {**(reasoning if think else {}), **self.properties}
-        return json.dumps(
-            {
-                "type": "object",
-                "properties": properties,
-                "required": list(properties),
-                "additionalProperties": False,
-            }
-        )
+        return json.dumps(object_form(**(reasoning if think else {}), **self.properties))
 
 
 class Asker:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
-from pipelines.pool import bounded
 from pipelines.prompting import numbered
 from pipelines.rubrics.drafting import (
     MAX_EVIDENCE,
@@ -22,13 +21,13 @@ from pipelines.rubrics.drafting import (
     asked,
     choice_form,
     criterion,
-    gathered,
     list_form,
-    object_form,
     reject,
+    sampled,
     text_form,
 )
 from pipelines.rubrics.weights import IMPORTANCE
+from pipelines.structured import object_form
 from schemas.errors import BadReply
 from schemas.records import Criterion, Response
 
@@ -37,14 +36,7 @@ _MAX_NOTES = 10
 
 async def draw(comparisons: Sequence[Comparison], writer: Writer) -> Drawn:
     """Criteria of every comparison; a reply that is unusable is a Reject of its pair or prompt."""
-
-    async def one(item: tuple[Comparison, int]) -> Drawn:
-        drawn = await _compare(*item, writer)
-        writer.advance(1, 0)
-        return drawn
-
-    items = [(c, sample) for c in comparisons for sample in range(writer.samples)]
-    return gathered(await bounded(one, items, writer.engine.concurrency))
+    return await sampled(comparisons, writer, _compare)
 
 
 async def _compare(comparison: Comparison, sample: int, writer: Writer) -> Drawn:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pipelines.config import Advance, silent
 from pipelines.engines.base import Engine, Sampling
+from pipelines.pool import bounded
 from pipelines.prompting import load
 from pipelines.rubrics.evidence import LEAST, similarity
 from pipelines.rubrics.weights import IMPORTANCE
 from pipelines.structured import ask_json
 from schemas.records import Criterion, Pair, Prompt, Reject, Response
+
+Item = TypeVar("Item")
 
 STAGE = "rubrics"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -84,14 +87,22 @@ class Writer:
         )
 
 
-def gathered(parts: Iterable[Drawn]) -> Drawn:
-    """Drafts and rejects of several pieces of work as one."""
-    drafts: list[Draft] = []
-    rejects: list[Reject] = []
-    for part in parts:
-        drafts += part.drafts
-        rejects += part.rejects
-    return Drawn(drafts, rejects)
+async def sampled(
+    items: Iterable[Item], writer: Writer, draw: Callable[[Item, int, Writer], Awaitable[Drawn]]
+) -> Drawn:
+    """What each of the writer's samples draws from every item, in the items' order."""
+
+    async def one(work: tuple[Item, int]) -> Drawn:
+        drawn = await draw(*work, writer)
+        writer.advance(1, 0)
+        return drawn
+
+    every = [(item, sample) for item in items for sample in range(writer.samples)]
+    whole = Drawn([], [])
+    for part in await bounded(one, every, writer.engine.concurrency):
+        whole.drafts.extend(part.drafts)
+        whole.rejects.extend(part.rejects)
+    return whole
 
 
 def reject(unit: str, code: str, detail: str) -> Reject:
@@ -156,13 +167,3 @@ def choice_form(*choices: str) -> dict[str, Any]:
 def list_form(items: Mapping[str, Any], most: int) -> dict[str, Any]:
     """A list of bounded length."""
     return {"type": "array", "items": dict(items), "maxItems": most}
-
-
-def object_form(**properties: Any) -> dict[str, Any]:
-    """An object of just these keys, in this order."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }

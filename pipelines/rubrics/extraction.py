@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.pool import bounded
 from pipelines.rubrics.drafting import (
     MAX_TEXT,
     Comparison,
@@ -19,12 +18,12 @@ from pipelines.rubrics.drafting import (
     asked,
     choice_form,
     criterion,
-    gathered,
     list_form,
-    object_form,
     reject,
+    sampled,
     text_form,
 )
+from pipelines.structured import object_form
 from schemas.errors import BadReply
 from schemas.record import digest
 from schemas.records import Criterion
@@ -39,14 +38,7 @@ def drawn_by_hash(comparisons: Sequence[Comparison], most: int, seed: int) -> li
 
 async def draw(comparisons: Sequence[Comparison], writer: Writer) -> Drawn:
     """Rules of every pair; an unusable reply loses that pair's rules alone, and is a Reject."""
-
-    async def one(item: tuple[Comparison, int]) -> Drawn:
-        drawn = await _explain(*item, writer)
-        writer.advance(1, 0)
-        return drawn
-
-    items = [(c, sample) for c in comparisons for sample in range(writer.samples)]
-    return gathered(await bounded(one, items, writer.engine.concurrency))
+    return await sampled(comparisons, writer, _explain)
 
 
 async def _explain(comparison: Comparison, sample: int, writer: Writer) -> Drawn:

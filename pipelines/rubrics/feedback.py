@@ -20,11 +20,11 @@ from pipelines.rubrics.drafting import (
     choice_form,
     criterion,
     list_form,
-    object_form,
     reject,
     text_form,
 )
 from pipelines.rubrics.merging import Embed, alike
+from pipelines.structured import object_form
 from schemas.errors import BadReply
 from schemas.records import Criterion, Prompt, Reject, Response
 

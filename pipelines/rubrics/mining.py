@@ -22,6 +22,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from pipelines import constraints, instructions
+from pipelines.intervals import wilson
 from pipelines.rubrics.features import FEATURES, Reading, asked, measure
 from pipelines.rubrics.wishes import wishes
 from schemas.record import digest
@@ -175,7 +176,7 @@ def _keyword_rules(contrasts: Sequence[tuple[Reading, Reading]]) -> list[Criteri
     ranked = []
     for word in words:
         won, lost = wins[word], losses[word]
-        low = _wilson_low(max(won, lost), won + lost, z)
+        low, _ = wilson(max(won, lost) / (won + lost), won + lost, z)
         if low > 0.5:
             ranked.append((-low, word, won > lost))
     rules = []
@@ -195,13 +196,6 @@ def _keyword_rules(contrasts: Sequence[tuple[Reading, Reading]]) -> list[Criteri
 def _vocabulary(text: str) -> set[str]:
     words = {word.strip(".,;:!?()[]\"'*_`") for word in text.lower().split()}
     return {word for word in words if word.isalpha() and 3 <= len(word) <= 20}
-
-
-def _wilson_low(successes: int, n: int, z: float) -> float:
-    """Lower end of Wilson's interval of a share, z standard errors wide to each side."""
-    share, z2 = successes / n, z * z
-    spread = z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return (share + z2 / (2 * n) - spread) / (1 + z2 / n)
 
 
 @lru_cache(maxsize=1024)

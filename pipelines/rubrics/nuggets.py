@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.pool import bounded
 from pipelines.rubrics.drafting import (
     MAX_EVIDENCE,
     MAX_TEXT,
@@ -14,27 +13,20 @@ from pipelines.rubrics.drafting import (
     asked,
     choice_form,
     criterion,
-    gathered,
     list_form,
-    object_form,
     reject,
+    sampled,
     text_form,
 )
+from pipelines.structured import object_form
 from schemas.errors import BadReply
 from schemas.records import Criterion, Prompt
 
 
 async def draw(prompts: Sequence[Prompt], writer: Writer) -> Drawn:
     """Nuggets of every prompt that has a reference; an unusable reply is a Reject of the prompt."""
-
-    async def one(item: tuple[Prompt, int]) -> Drawn:
-        drawn = await _split(*item, writer)
-        writer.advance(1, 0)
-        return drawn
-
     known = [prompt for prompt in prompts if (prompt.reference or "").strip()]
-    items = [(prompt, sample) for prompt in known for sample in range(writer.samples)]
-    return gathered(await bounded(one, items, writer.engine.concurrency))
+    return await sampled(known, writer, _split)
 
 
 async def _split(prompt: Prompt, sample: int, writer: Writer) -> Drawn:

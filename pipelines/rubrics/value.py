@@ -28,7 +28,7 @@ Hochberg, 1995).
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import polars as pl
@@ -36,6 +36,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipelines.config import Config
+from pipelines.intervals import Floats, effective_draws, wilson
 from pipelines.rubrics import scoring
 from pipelines.rubrics.scoring import members, oriented, verdicts
 from schemas.records import RubricValue
@@ -62,12 +63,11 @@ class ValueConfig(Config):
     """Largest expected share of false ones among those that are kept as helping, or flipped."""
 
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-
 _KEY = ["judge", "rubric", "criterion"]
 _COUNTS = ["pairs", "prompts", "separated", "right", "value", "low", "high", "p", "p_direction"]
 _NONE = pl.lit(None, pl.String)
 _Z = 1.959963984540054
+"""As `intervals.Z`, to the digits that published values were made with."""
 
 
 def value(
@@ -123,13 +123,11 @@ def value(
     return with_ids(RubricValue, _decided(table, config).to_arrow())
 
 
-def wilson(share: Floats, n: Floats) -> tuple[Floats, Floats]:
-    """95% score interval of a share of n draws (Wilson, 1927); n need not be whole. n = 0: all."""
+def ends(share: Floats, n: Floats) -> tuple[Floats, Floats]:
+    """Wilson's 95% interval of shares of n draws each; of none, all of [0, 1]."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-        half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    some = n > 0
-    return np.where(some, middle - half, 0.0), np.where(some, middle + half, 1.0)
+        low, high = wilson(share, n, _Z)
+    return np.where(n > 0, low, 0.0), np.where(n > 0, high, 1.0)
 
 
 def binomial_test(share: Floats, n: Floats) -> Floats:
@@ -267,7 +265,7 @@ def _counted(
     )
     counts = {name: frame[name].to_numpy() for name in frame.columns if name not in key}
     share, n = _effective(counts, "won", "moved")
-    low, high = wilson(share, n)
+    low, high = ends(share, n)
     part = counts["moved"] / counts["pairs"] * bound
     return frame.with_columns(
         value=pl.Series(counts["gain"] / counts["pairs"]),
@@ -297,7 +295,7 @@ def _effective(counts: dict[str, Floats], top: str, bottom: str) -> tuple[Floats
         share = np.where(k > 0, h / k, 0.5)
         variance = np.maximum(hh - 2 * share * hk + share**2 * kk, 0.0) / k**2 * g / (g - 1)
         few = (_Z / t.ppf(0.975, g - 1)) ** 2
-        n = np.where(variance > 1e-12, share * (1 - share) / variance * few, 0.0)
+        n = np.where(variance > 1e-12, effective_draws(share, variance) * few, 0.0)
         least = np.where(k > 0, k**2 / kk, 0.0)
     return share, np.clip(np.nan_to_num(n), least, k)
 

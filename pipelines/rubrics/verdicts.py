@@ -21,7 +21,7 @@ from pipelines.judge.cases import MAX_REASON
 from pipelines.pool import bounded
 from pipelines.prompting import Template, load, numbered
 from pipelines.sampling import SamplingConfig
-from pipelines.structured import ask_json
+from pipelines.structured import ask_json, object_form
 from schemas.errors import BadReply
 from schemas.records import Criterion, Prompt, Reject, Response, Vote
 
@@ -206,16 +206,7 @@ def _schema(criteria: int) -> dict[str, Any]:
         "justification": {"type": "string", "maxLength": MAX_JUSTIFICATION},
         "verdict": {"type": "string", "enum": list(VALUES)},
     }
-    return _object({f"criterion_{i}": _object(verdict) for i in range(1, criteria + 1)})
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return object_form(**{f"criterion_{i}": object_form(**verdict) for i in range(1, criteria + 1)})
 
 
 def _vote(judge: str, response: str, criterion: str, verdict: _Verdict) -> Vote:

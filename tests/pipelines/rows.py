@@ -47,6 +47,18 @@ def vote(pair: Pair, judge: str, value: float | None, order: Any = None) -> Vote
     )
 
 
+def criterion_vote(unit: str, criterion: str, value: float | None, judge: str = "j") -> Vote:
+    """A judge's vote on a response by one criterion."""
+    return Vote(
+        unit=unit,
+        unit_kind="criterion",
+        judge=judge,
+        judge_kind="rubric",
+        value=value,
+        criterion=criterion,
+    )
+
+
 def step_labels(response: Response, *values: float | None, grown: str | None = None) -> StepLabels:
     """Labels of a response with these step values; `grown`: of this path to the same prompt."""
     nothing = (0,) * len(values)

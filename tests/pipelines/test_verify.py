@@ -1,8 +1,9 @@
 import pytest
 
 from pipelines.verify import NAME, Config, verify
-from schemas.records import Constraint, Message, Prompt, Reject, Response, Vote
+from schemas.records import Constraint, Message, Prompt, Reject, Vote
 from schemas.table import validate
+from tests.pipelines.rows import response
 
 
 def make_prompt(text="How many?", **fields):
@@ -11,16 +12,7 @@ def make_prompt(text="How many?", **fields):
 
 
 def make_response(prompt, text, sample=0, finish="stop"):
-    return Response(
-        prompt_id=prompt.id,
-        engine="e",
-        model="m",
-        sample_index=sample,
-        text=text,
-        prompt_tokens=3,
-        completion_tokens=5,
-        finish_reason=finish,
-    )
+    return response(prompt.id, sample, text, finish_reason=finish)
 
 
 @pytest.mark.parametrize(

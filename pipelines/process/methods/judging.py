@@ -22,6 +22,7 @@ from pipelines.process.search import (
     final_step,
 )
 from pipelines.prompting import numbered
+from pipelines.structured import object_form
 from schemas.errors import BadReply
 
 Angle = Literal["validity", "reference", "reverse"]
@@ -173,20 +174,11 @@ def _schema(angle: Angle, steps: int, reference: int) -> dict[str, Any]:
     explanation = {"type": "string", "maxLength": MAX_EXPLANATION}
     if angle == "reverse":
         step = {"type": ["integer", "null"], "enum": [*numbers, None]}
-        return _object({"explanation": explanation, "step": step})
+        return object_form(explanation=explanation, step=step)
     grade: dict[str, Any] = {"step": {"type": "integer", "enum": numbers}}
     if angle == "reference":
         lines = [*range(1, reference + 1), None]
         grade["reference"] = {"type": ["integer", "null"], "enum": lines}
     grade["explanation"] = explanation
     grade["verdict"] = {"type": "string", "enum": list(VERDICTS)}
-    return _object({"steps": {"type": "array", "items": _object(grade), "maxItems": steps}})
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return object_form(steps={"type": "array", "items": object_form(**grade), "maxItems": steps})

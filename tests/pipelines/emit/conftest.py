@@ -21,6 +21,7 @@ from schemas.records import (
     Trajectory,
     Vote,
 )
+from tests.pipelines.rows import response
 
 HOSTILE = '|<script>alert("x")</script>|\n# [a](http://b)'
 ACTIONS = ("keep", "keep", "keep", "keep", "keep", "flip", "soften", "drop", "route", None)
@@ -64,16 +65,8 @@ def make_prompt(number: int) -> Prompt:
 
 
 def make_response(prompt: Prompt, sample: int, text: str, model: str = "tiny") -> Response:
-    return Response(
-        prompt_id=prompt.id,
-        engine="e" * 32,
-        model=model,
-        sample_index=sample,
-        text=text,
-        prompt_tokens=3,
-        completion_tokens=4,
-        finish_reason="stop",
-    )
+    paid = {"prompt_tokens": 3, "completion_tokens": 4}
+    return response(prompt.id, sample, text, engine="e" * 32, model=model, **paid)
 
 
 def make_vote(pair: Pair, judge: str, order: str, value: float | None) -> Vote:

@@ -14,6 +14,7 @@ from pipelines.engines.local import LocalConfig, LocalEngine
 from pipelines.process.splitting import split
 from schemas.errors import BadReply
 from schemas.records import Message, Response
+from tests.pipelines import rows
 from tests.pipelines.engines.tiny_tokenizers import END, byte_level
 
 torch = pytest.importorskip("torch")
@@ -60,16 +61,7 @@ def ask(text: str, prefix: str = "", ids: tuple[int, ...] = ()) -> Request:
 
 
 def response(text: str) -> Response:
-    return Response(
-        prompt_id="p",
-        engine="e",
-        model="m",
-        sample_index=0,
-        text=text,
-        prompt_tokens=1,
-        completion_tokens=1,
-        finish_reason="stop",
-    )
+    return rows.response("p", 0, text)
 
 
 def answers(engine: LocalEngine, *requests: Request) -> list[Reply | BaseException]:

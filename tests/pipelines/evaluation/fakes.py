@@ -7,6 +7,7 @@ import pytest
 
 from pipelines.training import scoring
 from schemas.records import Message, Prompt, Response
+from tests.pipelines.rows import response
 
 
 class Reward:
@@ -47,16 +48,6 @@ def sampled(
     prompt = Prompt(messages=ask(name), source="test")
     rows = []
     for i, (text, right) in enumerate(zip(texts, truth, strict=True)):
-        response = Response(
-            prompt_id=prompt.id,
-            engine="e",
-            model="m",
-            sample_index=i,
-            text=text,
-            prompt_tokens=1,
-            completion_tokens=1,
-            finish_reason="stop",
-            logprob=None if logprob is None else logprob * i,
-        )
-        rows.append((response, right))
+        own = None if logprob is None else logprob * i
+        rows.append((response(prompt.id, i, text, completion_tokens=1, logprob=own), right))
     return prompt, rows

@@ -7,6 +7,7 @@ import re
 from pipelines.engines.base import Request
 from pipelines.judge.cases import Case
 from schemas.records import Criterion, Message, Pair, Prompt, Response
+from tests.pipelines import rows
 
 
 def prompt(text: str = "How many pens has Ana?", reference: str | None = "6") -> Prompt:
@@ -14,16 +15,7 @@ def prompt(text: str = "How many pens has Ana?", reference: str | None = "6") ->
 
 
 def response(asked: Prompt, text: str, index: int = 0) -> Response:
-    return Response(
-        prompt_id=asked.id,
-        engine="e",
-        model="m",
-        sample_index=index,
-        text=text,
-        prompt_tokens=1,
-        completion_tokens=10,
-        finish_reason="stop",
-    )
+    return rows.response(asked.id, index, text)
 
 
 def case(

@@ -6,59 +6,35 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from pipelines.engines.base import Identity, Reply, Request, Tokens
+from pipelines.engines.base import Reply, Request
 from pipelines.judge.cases import Case, Opinions, squashed
 from pipelines.judge.likelihood import LEAD, OPENING, LikelihoodConfig, judge, material
 from schemas.errors import BadReply, EngineError, UserError
 from schemas.records import Message, Pair, Prompt, Response, Vote
+from tests.pipelines.judge.made import response
+from tests.pipelines.told import ToldEngine
 
 POLICY = Path(__file__).parents[3] / "data" / "policy"
 
 
-class Told:
+class Told(ToldEngine):
     """Scores by a function of the request; a token a word."""
 
-    identity = Identity("told", "m", "", "", "")
-    concurrency = 3
-
     def __init__(self, score: Callable[[Request], float | None]) -> None:
-        self.score = score
-        self.asked: list[Request] = []
+        async def told(request: Request) -> Reply:
+            await asyncio.sleep(0)
+            return Reply("", "stop", 1, len(request.scored.split()), score(request))
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None: ...
-
-    async def complete(self, request: Request) -> Reply:
-        self.asked.append(request)
-        await asyncio.sleep(0)
-        return Reply("", "stop", 1, len(request.scored.split()), self.score(request))
-
-    def tokens(self, text: str) -> Tokens | None:
-        return None
+        super().__init__(told, 3)
 
 
 def prompt(text: str = "two and two?", **fields: Any) -> Prompt:
     return Prompt(messages=(Message(role="user", content=text),), source="made", **fields)
-
-
-def answer(to: Prompt, text: str, number: int = 0) -> Response:
-    return Response(
-        prompt_id=to.id,
-        engine="e",
-        model="m",
-        sample_index=number,
-        text=text,
-        prompt_tokens=0,
-        completion_tokens=0,
-        finish_reason="stop",
-    )
 
 
 def case(to: Prompt, a: Response, b: Response) -> Case:
@@ -66,7 +42,7 @@ def case(to: Prompt, a: Response, b: Response) -> Case:
 
 
 ASKED = prompt(reference="4")
-A, B, C = (answer(ASKED, text, i) for i, text in enumerate(("it is four", "five", "six or so")))
+A, B, C = (response(ASKED, text, i) for i, text in enumerate(("it is four", "five", "six or so")))
 CASES = [case(ASKED, A, B), case(ASKED, A, C)]
 
 
@@ -143,7 +119,7 @@ def test_follow_ups_are_a_users_turns() -> None:
         ),
         source="made",
     )
-    good, bad = answer(talk, "four"), answer(talk, "five", 1)
+    good, bad = response(talk, "four"), response(talk, "five", 1)
 
     def score(request: Request) -> float:
         said = [(m.role, m.content) for m in request.messages]
@@ -173,8 +149,8 @@ def test_follow_ups_are_a_users_turns() -> None:
 
 def test_what_cannot_be_scored_says_why_and_rejects_no_row() -> None:
     bare = prompt("and?")
-    first, second = answer(bare, "yes"), answer(bare, "no", 1)
-    empty = answer(ASKED, "", 9)
+    first, second = response(bare, "yes"), response(bare, "no", 1)
+    empty = response(ASKED, "", 9)
     engine = Told(lambda r: -1.0)
     cases = [case(bare, first, second), case(ASKED, A, empty)]
     found = run(engine, cases, measure="reference")
@@ -256,7 +232,7 @@ def test_the_bundled_policy_prefers_answers_to_the_question_asked() -> None:
             for row, text, other in zip(rows, written, [*written[1:], written[0]], strict=True):
                 to = prompt(row["prompt"], reference=row["reference"])
                 if text != other:
-                    cases.append(case(to, answer(to, text), answer(to, other, 1)))
+                    cases.append(case(to, response(to, text), response(to, other, 1)))
             for measure in ("policy", "perplexity_ratio"):
                 config = LikelihoodConfig(engine="e", measure=measure)
                 found = await judge("j", config, cases, {"e": engine}, 7)

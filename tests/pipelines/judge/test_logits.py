@@ -5,45 +5,31 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.engines.base import Identity, Reply, Request, Sampling, Tokens
+from pipelines.engines.base import Reply, Request, Sampling
 from pipelines.judge.logits import choices, likelihood, preference, yes_no
 from schemas.errors import BadReply, EngineError
 from schemas.records import Message
+from tests.pipelines.told import Answer, ToldEngine
 
 MESSAGES = (Message(role="user", content="which?"),)
 
 
-class Table:
+class Table(ToldEngine):
     """Scores a text by a table; it answers a text that is not in it with BadReply."""
 
-    identity = Identity("table", "m", "", "", "")
-    concurrency = 4
-
     def __init__(self, logprobs: Mapping[str, float | None]) -> None:
-        self.logprobs = logprobs
-        self.asked: list[Request] = []
+        def told(request: Request) -> Answer:
+            if request.scored not in logprobs:
+                return BadReply("too_long", request.scored)
+            return Reply("", "stop", 5, len(request.scored.split()), logprobs[request.scored])
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None: ...
-
-    async def complete(self, request: Request) -> Reply:
-        self.asked.append(request)
-        await asyncio.sleep(0)
-        if request.scored not in self.logprobs:
-            raise BadReply("too_long", request.scored)
-        words = len(request.scored.split())
-        return Reply("", "stop", 5, words, self.logprobs[request.scored])
-
-    def tokens(self, text: str) -> Tokens | None:
-        return None
+        super().__init__(told, 4)
 
 
 def test_choices_are_the_sums_in_the_options_order() -> None:

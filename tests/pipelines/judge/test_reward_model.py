@@ -7,7 +7,6 @@ import json
 import math
 import random
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,24 +38,11 @@ from pipelines.training.reward import train_reward
 from pipelines.training.scoring import RewardModel
 from schemas.errors import EngineError, UserError
 from schemas.records import Message, Pair, Preference, Prompt
+from tests.pipelines.judge.rewarding import CASES, case_of, scores
 from tests.pipelines.rows import response
 from tests.pipelines.training.tiny import preference, write_base
 
 CHARACTERS = ["\n", *map(chr, range(32, 127))]
-ANSWERS = ["4", "It is four, I think.", "no", "4 of course", "x" * 30, "5"]
-
-
-def case(question: str, a: str, b: str) -> Case:
-    asked = Prompt(messages=(Message(role="user", content=question),), source="s")
-    one, two = response(asked.id, 0, a), response(asked.id, 1, b)
-    return Case(asked, Pair(prompt_id=asked.id, response_a=one.id, response_b=two.id), one, two)
-
-
-CASES = [
-    case(question, a, b)
-    for question in ("2+2?", "Say how much two and two are.")
-    for a, b in pairwise(ANSWERS)
-]
 
 
 def ask(config: Any, cases: list[Case] = CASES, told: list[int] | None = None) -> Opinions:
@@ -65,10 +51,6 @@ def ask(config: Any, cases: list[Case] = CASES, told: list[int] | None = None) -
             told.append(rows)
 
     return asyncio.run(judge("rm", config, cases, {}, 0, advance))
-
-
-def scores(opinions: Opinions) -> dict[str, float | None]:
-    return {v.unit: v.value for v in opinions.votes if v.unit_kind == "response"}
 
 
 def llama(folder: Path, pad: str | None = "<|pad|>", labels: int = 1, **config: Any) -> Path:
@@ -188,7 +170,7 @@ def test_votes_of_pairs_are_squashed_differences(tmp_path: Path) -> None:
 
 def test_what_is_too_long_is_not_cut(tmp_path: Path) -> None:
     folder = llama(tmp_path)  # a context of 96 tokens, one a character
-    long, short = case("2+2?", "y" * 90, "4"), case("2+2?", "5", "4")
+    long, short = case_of("2+2?", "y" * 90, "4"), case_of("2+2?", "5", "4")
     found = ask(RewardModelConfig(model=str(folder)), [long, short])
     votes = {v.unit: v for v in found.votes}
     assert (votes[long.a.id].value, votes[long.a.id].reason) == (None, "too_long")
@@ -197,7 +179,7 @@ def test_what_is_too_long_is_not_cut(tmp_path: Path) -> None:
     assert [(r.unit, r.stage, r.code) for r in found.rejects] == [(long.a.id, "judge", "too_long")]
     assert found.rejects[0].detail.endswith("the most is 96")
     fits = 96 - len("Q: 2+2?\nA: ") - 1
-    edge = [case("2+2?", "y" * fits, "4"), case("2+2?", "y" * (fits + 1), "4")]
+    edge = [case_of("2+2?", "y" * fits, "4"), case_of("2+2?", "y" * (fits + 1), "4")]
     by = scores(ask(RewardModelConfig(model=str(folder)), edge))
     assert by[edge[0].a.id] is not None and by[edge[1].a.id] is None
     narrow = ask(RewardModelConfig(model=str(folder), max_length=13), [short, edge[0]])
@@ -205,7 +187,7 @@ def test_what_is_too_long_is_not_cut(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_s_own_limit_holds(tmp_path: Path) -> None:
-    found = ask(RewardModelConfig(model=str(bert(tmp_path))), [case("2+2?", "y" * 58, "4")])
+    found = ask(RewardModelConfig(model=str(bert(tmp_path))), [case_of("2+2?", "y" * 58, "4")])
     assert [r.detail for r in found.rejects] == ["rm: 65 tokens, the most is 64"]
 
 
@@ -227,7 +209,7 @@ def test_positions_that_a_model_leaves_unused_are_no_room(tmp_path: Path) -> Non
             num_labels=1,
         )
     ).save_pretrained(tmp_path)
-    fits, long = case("q", "y" * 28, "y"), case("q", "y" * 29, "y")
+    fits, long = case_of("q", "y" * 28, "y"), case_of("q", "y" * 29, "y")
     found = ask(RewardModelConfig(model=str(tmp_path)), [fits, long])
     assert scores(found)[fits.a.id] is not None
     assert [(r.unit, r.detail) for r in found.rejects] == [

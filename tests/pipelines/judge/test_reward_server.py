@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -19,27 +18,7 @@ from pipelines.judge.cases import Case, Opinions, squashed
 from pipelines.judge.reward_model import judge
 from pipelines.judge.reward_server import RewardServerConfig
 from schemas.errors import EngineDown, EngineError
-from schemas.records import Message, Pair, Prompt
-from tests.pipelines.rows import response
-
-ANSWERS = ["4", "It is four, I think.", "no", "4 of course", "x" * 30, "5"]
-
-
-def case(question: str, a: str, b: str) -> Case:
-    asked = Prompt(messages=(Message(role="user", content=question),), source="s")
-    one, two = response(asked.id, 0, a), response(asked.id, 1, b)
-    return Case(asked, Pair(prompt_id=asked.id, response_a=one.id, response_b=two.id), one, two)
-
-
-CASES = [
-    case(question, a, b)
-    for question in ("2+2?", "Say how much two and two are.")
-    for a, b in pairwise(ANSWERS)
-]
-
-
-def scores(opinions: Opinions) -> dict[str, float | None]:
-    return {v.unit: v.value for v in opinions.votes if v.unit_kind == "response"}
+from tests.pipelines.judge.rewarding import ANSWERS, CASES, case_of, scores
 
 
 def reward(text: str) -> float:
@@ -183,7 +162,7 @@ def test_trouble_that_stays_is_the_text_s_or_the_server_s() -> None:
 
 
 def test_too_long_for_the_server_is_a_reason() -> None:
-    long = case("q", "too long", "fine")
+    long = case_of("q", "too long", "fine")
     found = serve(Server(), [long])
     assert [v.reason for v in found.votes][::2] == ["too_long", "too_long"]
     assert [(r.unit, r.code) for r in found.rejects] == [(long.a.id, "too_long")]

@@ -14,10 +14,9 @@ from pipelines.process import label as stage
 from pipelines.process.config import ProcessConfig
 from pipelines.process.estimate import interval
 from pipelines.process.label import Engines, label_steps, templates_digest
+from pipelines.process.splitting import prefix_id
 from schemas.errors import EngineDown
-from schemas.records import (
-    Reject,
-)
+from schemas.records import Reject
 from tests.pipelines.process.told_label import (
     ANSWERS,
     PREFIXES,
@@ -57,6 +56,8 @@ def test_counts_values_and_labels_by_hand() -> None:
         (t, 2, "policy") for t in (1, 2, 3)
     ]
     assert row.response_id == response().id
+    unknown = (None,) * 4
+    assert row.sound == row.error == row.advantage == row.judge_label == unknown
 
 
 def test_rollouts_are_what_was_asked_and_never_more_than_needed() -> None:
@@ -186,6 +187,12 @@ def test_a_bad_reply_rejects_its_response_alone() -> None:
     assert [row.response_id for row in done.labels] == [responses[0].id, responses[2].id]
     assert done.rejects == [
         Reject(unit=responses[1].id, stage="process", code="refused", detail=("no " * 300)[:500])
+    ]
+    # The rollouts that it did get were paid for, and are kept.
+    assert [(r.prefix_id, r.draw) for r in done.rollouts] == [
+        (prefix_id(prompt().id, f"{name}\n"), draw)
+        for name, draws in (("a", 2), ("b", 1), ("c", 2))
+        for draw in range(draws)
     ]
 
 

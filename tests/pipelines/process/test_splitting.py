@@ -14,6 +14,7 @@ from pipelines.engines.base import Tokens
 from pipelines.process.splitting import SPAN, Splitter, completions, prefix_id, split
 from schemas.record import digest
 from schemas.records import Response, Trajectory
+from tests.pipelines.rows import response as response_to
 
 ROOT = Path(__file__).parents[3]
 REAL = ROOT.parent / "shared" / "data"
@@ -21,16 +22,7 @@ SPLITTERS: tuple[Splitter, ...] = get_args(Splitter)
 
 
 def response(text: str) -> Response:
-    return Response(
-        prompt_id="p",
-        engine="e",
-        model="m",
-        sample_index=0,
-        text=text,
-        prompt_tokens=1,
-        completion_tokens=1,
-        finish_reason="stop",
-    )
+    return response_to("p", 0, text)
 
 
 def cut(text: str, splitter: Splitter, tokens: Tokens | None = None) -> Trajectory:

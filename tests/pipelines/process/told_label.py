@@ -22,6 +22,7 @@ from schemas.records import (
     Trajectory,
 )
 from schemas.table import validate
+from tests.pipelines import rows
 from tests.pipelines.told import Answer, ToldEngine, reply
 
 TEXT = "3+4=7\n7-2=5\n5+1=6\n#6"
@@ -49,17 +50,7 @@ def prompt(**change: Any) -> Prompt:
 
 
 def response(text: str = TEXT, index: int = 0, **change: Any) -> Response:
-    row: dict[str, Any] = {
-        "prompt_id": prompt().id,
-        "engine": "e",
-        "model": "m",
-        "sample_index": index,
-        "text": text,
-        "prompt_tokens": 1,
-        "completion_tokens": 9,
-        "finish_reason": "stop",
-    }
-    return Response(**(row | change))
+    return rows.response(**({"prompt_id": prompt().id, "index": index, "text": text} | change))
 
 
 def engine(outcomes: dict[str, str], concurrency: int = 4) -> ToldEngine:
@@ -107,9 +98,9 @@ def checked(done: Labelled, responses: Sequence[Response], at_prefix: bool = Tru
     drawn: dict[tuple[str, bool], list[Rollout]] = defaultdict(list)
     for rollout in done.rollouts:
         drawn[rollout.prefix_id, rollout.prover].append(rollout)
-    for rows in drawn.values():
-        assert [r.draw for r in rows] == list(range(len(rows)))
-        assert len({(r.position, r.prompt_id) for r in rows}) == 1
+    for own in drawn.values():
+        assert [r.draw for r in own] == list(range(len(own)))
+        assert len({(r.position, r.prompt_id) for r in own}) == 1
     for trajectory, row in zip(done.trajectories, done.labels, strict=True):
         assert row.steps == trajectory.steps
         if not at_prefix:

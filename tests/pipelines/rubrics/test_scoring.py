@@ -9,6 +9,7 @@ from pipelines.rubrics.scoring import ScoringConfig, consistent, mean_score, pai
 from schemas.errors import SchemaError
 from schemas.records import Criterion, Pair, Rubric, Vote
 from schemas.table import validate
+from tests.pipelines.rows import criterion_vote
 
 RESPONSES = pa.table({"id": ["r1", "r2", "r3"], "prompt_id": ["p", "p", "q"]})
 
@@ -18,14 +19,7 @@ def c(text: str, weight: float = 1.0, kind: str = "principle", parent: str | Non
 
 
 def said(response: str, criterion: Criterion, value: float | None, judge: str = "j") -> Vote:
-    return Vote(
-        unit=response,
-        unit_kind="criterion",
-        judge=judge,
-        judge_kind="rubric",
-        value=value,
-        criterion=criterion.id,
-    )
+    return criterion_vote(response, criterion.id, value, judge)
 
 
 def scored(criteria, votes, scoring="share", gate=0.0, **rubric):
@@ -139,16 +133,7 @@ def test_parents_in_a_circle_are_refused() -> None:
     table = Criterion.to_table([c("a", parent="two"), c("b", parent="one")])
     table = table.set_column(0, table.schema.field("id"), pa.array(["one", "two"]))
     made = Rubric(criteria=("one", "two"), method="m", scoring="tree")
-    votes = [
-        Vote(
-            unit="r1",
-            unit_kind="criterion",
-            judge="j",
-            judge_kind="rubric",
-            value=1.0,
-            criterion="one",
-        )
-    ]
+    votes = [criterion_vote("r1", "one", 1.0)]
     with pytest.raises(SchemaError, match="circle"):
         score(table, Rubric.to_table([made]), Vote.to_table(votes), RESPONSES, ScoringConfig())
 

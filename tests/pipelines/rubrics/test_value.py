@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.rubrics import scoring
-from pipelines.rubrics.value import MARGINS, ValueConfig, binomial_test, value, wilson
+from pipelines.rubrics.value import MARGINS, ValueConfig, binomial_test, ends, value
 from schemas.records import Criterion, Pair, Rubric, RubricValue, Vote
 from schemas.table import validate
+from tests.pipelines.rows import criterion_vote
 
 PROMPTS = 12
 
@@ -46,16 +47,7 @@ class World:
         return criterion
 
     def say(self, unit: str, criterion: Criterion, said: float | None) -> None:
-        self.votes.append(
-            Vote(
-                unit=unit,
-                unit_kind="criterion",
-                judge="j",
-                judge_kind="rubric",
-                value=said,
-                criterion=criterion.id,
-            )
-        )
+        self.votes.append(criterion_vote(unit, criterion.id, said))
 
     def value(self, rubrics=None, config=None, **more):
         rubrics = rubrics or [Rubric(criteria=tuple(c.id for c in self.criteria), method="m")]
@@ -134,7 +126,7 @@ def test_pairs_of_one_prompt_that_are_all_alike_count_as_one() -> None:
     world.add("alike", "+" * 24)
     row = world.criterion_rows(config=config)["alike"]
     assert (row["pairs"], row["prompts"], row["reason"]) == (24, 3, "no_evidence")
-    low, high = wilson(np.array([1.0]), np.array([3.0]))
+    low, high = ends(np.array([1.0]), np.array([3.0]))
     assert (row["low"], row["high"]) == (pytest.approx(low[0] - 0.5), pytest.approx(high[0] - 0.5))
     apart = World(24)
     apart.add("apart", "+" * 24)
@@ -277,7 +269,7 @@ def test_a_rubric_that_turns_a_judge_round_misleads_and_one_that_weakens_it_is_r
 
 
 def test_the_interval_and_the_test_are_those_of_the_textbook() -> None:
-    low, high = wilson(np.array([0.9, 1.0, 0.5]), np.array([10.0, 3.0, 0.0]))
+    low, high = ends(np.array([0.9, 1.0, 0.5]), np.array([10.0, 3.0, 0.0]))
     assert low == pytest.approx([0.59585, 0.43850, 0.0], abs=1e-5)
     assert high == pytest.approx([0.98212, 1.0, 1.0], abs=1e-5)
     p = binomial_test(np.array([1.0, 10 / 12, 0.5, 0.0, 0.5]), np.array([10.0, 12, 12, 6, 0]))

@@ -12,6 +12,7 @@ from pipelines.engines.base import Identity, Reply, Request
 from pipelines.rubrics.verdicts import VerdictsConfig, templates_digest, verdicts
 from schemas.errors import BadReply
 from schemas.records import Criterion, Message, Prompt, Response
+from tests.pipelines import rows
 
 PROMPT = Prompt(messages=(Message(role="user", content="Name a colour."),), source="test")
 
@@ -36,16 +37,7 @@ class Told:
 
 
 def response(text: str) -> Response:
-    return Response(
-        prompt_id=PROMPT.id,
-        engine="e",
-        model="m",
-        sample_index=0,
-        text=text,
-        prompt_tokens=1,
-        completion_tokens=1,
-        finish_reason="stop",
-    )
+    return rows.response(PROMPT.id, 0, text)
 
 
 def criteria(count: int, kind: str = "principle") -> list[Criterion]:

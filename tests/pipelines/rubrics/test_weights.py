@@ -6,6 +6,7 @@ import pytest
 from pipelines.rubrics.weights import IMPORTANCE, FitConfig, fitted, fixed, policy_aware
 from schemas.errors import UserError
 from schemas.records import Criterion, Pair, Vote
+from tests.pipelines.rows import criterion_vote
 
 
 def criterion(text: str, weight: float = 1.0, category: str | None = None, kind="principle"):
@@ -13,14 +14,7 @@ def criterion(text: str, weight: float = 1.0, category: str | None = None, kind=
 
 
 def said(unit: str, criterion: Criterion, value: float | None) -> Vote:
-    return Vote(
-        unit=unit,
-        unit_kind="criterion",
-        judge="j",
-        judge_kind="rubric",
-        value=value,
-        criterion=criterion.id,
-    )
+    return criterion_vote(unit, criterion.id, value)
 
 
 def weights(table) -> dict[str, float]:

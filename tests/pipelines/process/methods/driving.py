@@ -18,7 +18,8 @@ from pipelines.process.search import (
 )
 from pipelines.process.splitting import split
 from schemas.errors import BadReply
-from schemas.records import Message, Prompt, Response
+from schemas.records import Message, Prompt
+from tests.pipelines.rows import response
 
 Policy = Callable[[str, int, bool], Drawn]
 """A rollout by (prefix text, index, prover)."""
@@ -76,17 +77,8 @@ def solution(
     text: str, right: bool | None = False, tokens: int = 10, ended: bool = True
 ) -> Solution:
     """A solution whose steps are lines."""
-    response = Response(
-        prompt_id=PROMPT.id,
-        engine="e",
-        model="m",
-        sample_index=0,
-        text=text,
-        prompt_tokens=1,
-        completion_tokens=tokens,
-        finish_reason="stop" if ended else "length",
-    )
-    trajectory = split(response, "lines")
+    finish = "stop" if ended else "length"
+    trajectory = split(response(PROMPT.id, 0, text, finish_reason=finish), "lines")
     assert trajectory is not None
     return Solution(trajectory, text, ended, right, None, tokens)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from benchmarks.process_labels.chain import Cell
 from benchmarks.process_labels.driving import World, drive, fresh
 from pipelines.process.config import ChangepointConfig, PriorsConfig, ProcessConfig
 from pipelines.process.methods.changepoint import Changepoint
-from pipelines.process.search import Book, Finding, Found, Question, Solution
+from pipelines.process.search import Finding, Question
 from schemas.errors import BadReply
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -23,35 +22,6 @@ CELL = Cell(8, 0.5, 0.0)
 def method(**settings: Any) -> Changepoint:
     own = ChangepointConfig.model_validate(settings)
     return Changepoint(ProcessConfig(engine="policy", method="changepoint", changepoint=own))
-
-
-def asked_of(question: Question, *solutions: Solution) -> Question:
-    """The question with these solutions, nothing asked yet."""
-    return replace(question, solutions=solutions, book=Book())
-
-
-def one(
-    world: World, question: Question, budget: int | None = None, **settings: Any
-) -> tuple[Question, Found]:
-    question = fresh(question)
-    finding = drive(question, method(**settings).search(question), world.draw, budget)
-    [found] = finding.found
-    return question, found
-
-
-def likeliest(found: Found) -> int:
-    """The first error that is most probable; T: none."""
-    assert found.no_error is not None
-    return int(np.argmax([*(step.error or 0.0 for step in found.steps), found.no_error]))
-
-
-def true_error(world: World, question: Question, solution: Solution) -> int:
-    first = world.of(question).state(solution.text).first_error
-    return solution.steps if first is None else first
-
-
-def positions(found: Found) -> list[int]:
-    return [asked.position for asked in found.asked]
 
 
 def corpus(chosen: Changepoint, world: World, count: int) -> list[tuple[Question, Finding]]:

@@ -20,7 +20,8 @@ from pipelines.process.search import (
 )
 from pipelines.process.splitting import split
 from schemas.errors import BadReply
-from schemas.records import Message, Prompt, Response
+from schemas.records import Message, Prompt
+from tests.pipelines.rows import response
 
 RESPONSES = Tally(8, 6, 2, 0, 0, 80)
 OUTCOMES = {"r": "right", "w": "wrong", "t": "truncated", "u": "unparsed"}
@@ -48,17 +49,8 @@ def question(
     )
     solutions = []
     for index, text in enumerate(texts):
-        response = Response(
-            prompt_id=prompt.id,
-            engine="e",
-            model="m",
-            sample_index=index,
-            text=text,
-            prompt_tokens=1,
-            completion_tokens=9,
-            finish_reason="stop" if ended else "length",
-        )
-        trajectory = split(response, "lines")
+        finish = "stop" if ended else "length"
+        trajectory = split(response(prompt.id, index, text, finish_reason=finish), "lines")
         assert trajectory is not None
         solutions.append(Solution(trajectory, text, ended, right, None, 9))
     return Question(prompt, tuple(solutions), responses)
