@@ -139,23 +139,35 @@ class Client:
             raise UserError(f"Label Studio at {self.url} has no project {number}")
         return Counts(*(int(getattr(page.results[0], name) or 0) for name in names))
 
-    def import_tasks(self, number: int, tasks: Sequence[str]) -> list[int]:
+    def import_tasks(
+        self, number: int, tasks: Sequence[str], meanwhile: Callable[[], None] = lambda: None
+    ) -> list[int]:
         """Import tasks, given as JSON, all or none; their ids in the order given.
+
+        `meanwhile` is called while the server is at work.
 
         Raises Unknown where they may have been stored all the same, UserError where they were refused.
         """
-        body = "[" + ",".join(tasks) + "]"
+        content = ("[" + ",".join(tasks) + "]").encode()
+
+        def body() -> Iterator[bytes]:
+            yield content
+            # It has been sent whole, and the server knows by its length. A thread of our own for this
+            # would fight the sending one for the interpreter.
+            meanwhile()
+
 
         def ask() -> Any:
             # The SDK takes tasks apart and writes them anew, which costs a tenth of the import.
             headers = {
                 **self._sdk._client_wrapper.get_headers(),
                 "Content-Type": "application/json",
+                "Content-Length": str(len(content)),
             }
             reply = self._http.post(
                 f"{self.url}/api/projects/{number}/import",
                 params={"return_task_ids": "true"},
-                content=body.encode(),
+                content=body(),
                 headers=headers,
                 timeout=self._import_s,
             )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from annotation.campaign import Campaign, project_of, saved
@@ -197,10 +196,7 @@ class _Sender:
             self.ledger.send([t.row for t in tasks], time.time())
             try:
                 texts = [t.text for t in tasks]
-                with ThreadPoolExecutor(1) as pool:
-                    coming = pool.submit(self.client.import_tasks, self.project.id, texts)
-                    meanwhile()
-                    ids = coming.result()
+                ids = self.client.import_tasks(self.project.id, texts, meanwhile)
             except Unknown as error:
                 why = str(error)
             except UserError:

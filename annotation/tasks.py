@@ -18,7 +18,7 @@ from annotation.client import ServerTask, stamp
 from annotation.configs import Item, Kind, QuestionConfig
 from annotation.ledger import Kept, Row, as_text
 from pipelines.humans import pseudonym
-from schemas.record import digest
+from schemas.record import canonical, digest, digest_text
 from schemas.records import Vote
 
 NAME = "review"
@@ -73,16 +73,17 @@ def prepare(
     external = external_id(kind.name, question.unit, campaign)
     shown = order_of(external, seed)
     data = {**kind.data(question.item, shown), EXTERNAL: external}
-    task: dict[str, Any] = {"data": data}
+    shown_as = canonical(data)  # once, as most of a push is this
+    predictions = ""
     if show_prediction and question.prediction is not None:
-        task["predictions"] = [configs.predicted(question.prediction, shown)]
-    text = json.dumps(task, ensure_ascii=False, separators=(",", ":"))
+        predictions = f',"predictions":[{canonical(configs.predicted(question.prediction, shown))}]'
+    text = f'{{"data":{shown_as}{predictions}}}'
     row = Row(
         external=external,
         unit=question.unit,
         parts=as_text(question.parts),
         shown=shown,
-        digest=data_digest(data),
+        digest=_data_digest(shown_as),
         bytes=len(text.encode()),
         purpose=question.purpose,
         propensity=question.propensity,
@@ -93,7 +94,11 @@ def prepare(
 
 def data_digest(data: Mapping[str, Any]) -> str:
     """Hash of all that people are shown."""
-    return digest("task", dict(data))
+    return _data_digest(canonical(dict(data)))
+
+
+def _data_digest(data: str) -> str:
+    return digest_text(f'["task",{data}]')
 
 
 def external_of(task: ServerTask) -> str:

@@ -111,7 +111,7 @@ def push_questions(
     record = runs.load(store, run_id)
     outputs = dict(record.outputs(store))
     asked = list(questions(kind, outputs, most, overlap))
-    campaign = _campaign(store, name, kind, seed(kind, outputs), review)
+    campaign = _campaign(store, name, kind, seed(kind, outputs), overlap, review)
     reporter = Reporter()
     with reporter.stage("push", len(asked)) as advance:
         done = push(
@@ -139,7 +139,7 @@ def push_questions(
 
 
 def _campaign(
-    store: Store, name: str, kind: KindName, seed: int, review: ReviewPlan | None
+    store: Store, name: str, kind: KindName, seed: int, overlap: int, review: ReviewPlan | None
 ) -> Campaign:
     folder = folder_of(store, name)
     before = remembered(name, folder)
@@ -150,12 +150,13 @@ def _campaign(
             kind,
             options=review.question,
             seed=seed,
+            overlap=overlap,
             instruction=review.instruction,
             show_predictions=review.show_predictions,
         )
     if before is not None:
         return replace(before, kind=kind, seed=seed)
-    return Campaign(name, folder, kind, seed=seed)
+    return Campaign(name, folder, kind, seed=seed, overlap=overlap)
 
 
 def _guide(campaign: Campaign, outputs: Mapping[str, Published]) -> str:

@@ -17,7 +17,8 @@ VERSION_KEY = b"prefinery.version"
 DOC_KEY = b"doc"
 
 # Building an encoder takes longer than encoding a row.
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+"""Canonical JSON of a value: keys sorted, no spaces, characters as they are."""
 
 
 def digest(*parts: Any) -> str:
@@ -26,7 +27,12 @@ def digest(*parts: Any) -> str:
     Dictionary keys are sorted and text is hashed as UTF-8, so equal content gives an equal
     digest in every process and on every machine.
     """
-    return hashlib.sha256(_canonical(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return digest_text(canonical(parts))
+
+
+def digest_text(text: str) -> str:
+    """Hash a text to 32 hex digits; of canonical JSON, as `digest` does."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class Part(BaseModel):
