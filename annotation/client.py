@@ -156,7 +156,6 @@ class Client:
             # would fight the sending one for the interpreter.
             meanwhile()
 
-
         def ask() -> Any:
             # The SDK takes tasks apart and writes them anew, which costs a tenth of the import.
             headers = {

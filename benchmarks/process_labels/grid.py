@@ -8,7 +8,8 @@ OmegaPRM); `*_omega_search_q0` compares with its inner search on the given solut
 k=8`). `step_accuracy_q15`: step accuracy of
 `changepoint` (`forced` reading of metrics.py) where q = .15. `tokens_ratio_to_best_rival_q15`: its
 tokens over those of the best fixed-k rival there: the cheapest that reaches .95, else the most
-accurate. `ece`, `coverage_90`, `unresolved_share`: over all cells. `*_wrong_priors`: the same with
+accurate. `ece`, `coverage_90` (also `coverage_90_inside` and `coverage_90_labelled_right`, see
+metrics.py), `unresolved_share`: over all cells. `*_wrong_priors`: the same with
 priors fitted on another family (worst of three), and `*_false_priors` with priors that are wrong on
 purpose and never fitted. Tokens are the policy's; a judge's stand apart.
 
@@ -202,7 +203,10 @@ def headline(
         own["tokens_ratio_to_best_rival_q15"] = boots.ratio(
             "tokens_per_solution", method, rival, q15
         )
-        for reading in ("ece", "brier", "coverage_90", "unresolved_share"):
+        for reading in (
+            *("ece", "brier", "unresolved_share"),
+            *("coverage_90", "coverage_90_inside", "coverage_90_labelled_right"),
+        ):
             own[reading] = boots.read(reading, method, everywhere)
     for name, found in by_method[OURS].items():
         put(name, found)

@@ -13,7 +13,10 @@ cost nothing.
 
 P(sound) of a method that gives none is its soft value, else its hard label. Brier, ECE (10 bins of
 equal width) and coverage leave out steps that are known from the checked final answer; coverage is
-that of the value's 90% interval against exact V^pi.
+that of the value's 90% interval against exact V^pi. Where the value is 0 exactly (after an error, no
+recovery), a posterior that knows it has most of its mass on 0, and an interval holds that whole or not
+at all. So `coverage_90_inside` is that of the steps whose value lies strictly between 0 and 1, and
+`intervals_inside_share` their share; `coverage_90_labelled_right` that of the steps labelled right.
 """
 
 from __future__ import annotations
@@ -41,6 +44,10 @@ SUMS = (
     "right_labels",
     "intervals",
     "covered",
+    "intervals_inside",
+    "covered_inside",
+    "intervals_right",
+    "covered_right",
     "width",
     "probabilities",
     "brier",
@@ -128,9 +135,12 @@ def _first(calls: Sequence[bool]) -> int | None:
 
 def _calibration(row: np.ndarray, step: Step, value: float, true: bool) -> None:
     if step.low is not None and step.high is not None:
-        row[AT["intervals"]] += 1
         # A bound is published to six decimals.
-        row[AT["covered"]] += step.low - 1e-6 <= value <= step.high + 1e-6
+        covered = step.low - 1e-6 <= value <= step.high + 1e-6
+        among = {"": True, "_inside": 0 < value < 1, "_right": step.label == "right"}
+        for which, counts in among.items():
+            row[AT[f"intervals{which}"]] += counts
+            row[AT[f"covered{which}"]] += counts and covered
         row[AT["width"]] += step.high - step.low
     p = probability(step)
     if p is not None:
@@ -166,6 +176,9 @@ READINGS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "brier": lambda s: _share(s, "brier", "probabilities"),
     "ece": _ece,
     "coverage_90": lambda s: _share(s, "covered", "intervals"),
+    "coverage_90_inside": lambda s: _share(s, "covered_inside", "intervals_inside"),
+    "coverage_90_labelled_right": lambda s: _share(s, "covered_right", "intervals_right"),
+    "intervals_inside_share": lambda s: _share(s, "intervals_inside", "intervals"),
     "interval_width": lambda s: _share(s, "width", "intervals"),
     "unresolved_share": lambda s: _share(s, "unresolved", "solutions"),
 }

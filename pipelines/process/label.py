@@ -61,7 +61,7 @@ from schemas.records import (
 )
 
 NAME = STAGE
-VERSION = 2
+VERSION = 3
 
 TEMPLATES = Path(__file__).parent / "templates"
 JUDGE_TEMPERATURE = 0.3

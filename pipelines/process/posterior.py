@@ -20,9 +20,8 @@ tau2.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +34,10 @@ RECOVERIES: Array = np.array([0.0, 0.02, 0.05, 0.1, 0.17, 0.3, 0.5])
 BINS = 8
 """Bins of relative position in which the hazard's shape is fitted."""
 RIGHT, SAME, OTHER = 0, 1, 2
-TAIL_SHARES = (0.5, 0.25, 0.75, 0.0, 1.0)
-"""Shares of what an interval leaves out that may lie below it; the first wins a tie."""
+TAIL_SHARES: Array = np.array([0.0, 0.5, 0.25, 0.75, 1.0])
+"""Shares of what an interval leaves out that may lie below it; the first wins a tie. None comes
+first: with more at 0 than would be left out below, an interval from 0 would hold that much too much.
+"""
 _TINY = 1e-300
 
 
@@ -284,33 +285,42 @@ class Posterior:
         return found
 
     def value(self, t: int, coverage: float = 0.9) -> tuple[float, float, float]:
-        """Mean of the value at position t and the shortest interval of its posterior, to 1/512.
+        """Mean of the value at position t and the shortest interval of its posterior.
 
-        Shortest over five ways to share what is left out between both ends: where much of the mass
-        is at 0 exactly, nothing is left out below, and an equal-tailed interval would cover too much.
+        Shortest, to 1/512, over five ways to share what is left out between both ends: where much of
+        the mass is at 0 exactly, nothing is left out below, and an equal-tailed interval would cover
+        too much. The ends are right to 2^-24, less than the six decimals that are published.
+        It holds `coverage` of the posterior (ways less probable than 1e-4 are left out), and more
+        only where 0 alone does, or where it has to be widened to hold the mean.
         """
         weight = self.states()[:, :, t].ravel()
-        right = self.outcomes[RIGHT, :, :, t]
+        right = self.outcomes[RIGHT, :, :, t].ravel()
         kappa, counts = self.grid.priors.kappa, self.evidence.counts[t]
-        a = kappa * right.ravel() + counts[RIGHT]
-        b = kappa * (1 - right.ravel()) + counts.sum() - counts[RIGHT]
-        mean = float((weight * a / (a + b)).sum())
+        successes, n = counts[RIGHT], counts.sum()
+        mean = float((weight * (kappa * right + successes) / (kappa + n)).sum())
+        # An unsound prefix recovers alike whatever lam: few of the many ways differ here.
+        right, which = np.unique(right, return_inverse=True)
+        weight = np.asarray(np.bincount(which, weight), dtype=np.float64)
         keep = weight > 1e-4
-        weight, a, b = weight[keep] / weight[keep].sum(), a[keep], b[keep]
+        weight, right = weight[keep] / weight[keep].sum(), right[keep]
+        a, b = kappa * right + successes, kappa * (1 - right) + n - successes
         atom = a < 1e-9
         a, b = np.maximum(a, 1e-9), np.maximum(b, 1e-9)
 
-        def below(share: float) -> float:
-            return float(np.where(atom, 1.0, betainc(a, b, share)) @ weight)
+        def narrowed(ends: Array, masses: Array, halvings: int) -> Array:
+            """Closer brackets, [under or over, ...], of the quantiles of some masses."""
+            under, over = ends
+            for _ in range(halvings):
+                middle = (under + over) / 2
+                below = np.where(atom, 1.0, betainc(a, b, middle[..., None])) @ weight
+                reached = below >= masses
+                under, over = np.where(reached, under, middle), np.where(reached, middle, over)
+            return np.stack([under, over])
 
-        @cache
-        def quantile(mass: float) -> float:
-            return bisect_left(range(512), mass, key=lambda i: below(i / 512)) / 512
-
-        out = 1 - coverage
-        tails = [out * share for share in TAIL_SHARES]
-        low, high = min(
-            ((quantile(tail) if tail else 0.0, quantile(tail + coverage)) for tail in tails),
-            key=lambda ends: ends[1] - ends[0],
-        )
-        return mean, min(low, mean), max(high, mean)
+        masses = (1 - coverage) * TAIL_SHARES + np.array([[0.0], [coverage]])  # [end, share]
+        ends = narrowed(np.stack([np.zeros(masses.shape), np.ones(masses.shape)]), masses, 9)
+        best = int(np.argmin(ends[1, 1] - ends[0, 0]))
+        # Closer for the shortest alone, since each halving costs. Where the posterior crowds at 0,
+        # an end that is off by 1/512 may leave out most of it.
+        (low, _), (_, high) = narrowed(ends[:, :, best], masses[:, best], 15)
+        return mean, min(float(low), mean), max(float(high), mean)

@@ -162,6 +162,33 @@ def test_both_readings_of_step_accuracy_by_hand() -> None:
     assert row[AT["probabilities"]] == 6
 
 
+def test_coverage_of_values_that_are_0_exactly_stands_apart() -> None:
+    """Without recovery an unsound prefix is worth 0, and every interval from 0 on covers that."""
+    world = World(Cell(8, 0.3, 0.0), seed=1)
+    question = next(
+        q
+        for q in world.questions(40, wrong=1)
+        if world.of(q).state(q.solutions[0].text).first_error == 2
+    )
+    first, second = (world.value(question, question.solutions[0].prefix(t).text) for t in (1, 2))
+    assert 0 < first < second < 1
+    finding = given_labels(
+        question,
+        Step(label="right", low=first, high=1.0, value=first),
+        Step(label="right", low=0.0, high=first, value=first),  # not covered
+        Step(label="wrong", low=0.0, high=0.0, value=0.0),
+        Step(label="wrong", low=0.0, high=0.1, value=0.0),
+        Step(low=0.1, high=0.2, value=0.1),  # not covered
+        *(Step(),) * 2,
+        Step(label="wrong", source="answer", value=0.0, low=0.0, high=0.0),
+    )
+    row = sums(world, question, finding)
+    seen = {name: float(of(row)) for name, of in READINGS.items()}
+    assert seen["coverage_90"] == 3 / 5
+    assert (seen["coverage_90_inside"], seen["intervals_inside_share"]) == (1 / 2, 2 / 5)
+    assert seen["coverage_90_labelled_right"] == 1 / 2
+
+
 def test_labels_of_grown_paths_and_passed_over_solutions() -> None:
     world = World(Cell(8, 0.3, 0.05), seed=1)
     (question,) = world.questions(1, wrong=1)
@@ -229,7 +256,10 @@ def test_a_small_grid_gives_the_documented_figures(monkeypatch: pytest.MonkeyPat
             assert (found[:, AT["solutions"]] == first[key][:, AT["solutions"]]).all()
     boots = Bootstrap(rows, 50)
     figures, intervals, tables = grid.headline(boots, cells)
-    for name in ("step_accuracy_q15", "tokens_ratio_to_best_rival_q15", "ece", "coverage_90"):
+    for name in (
+        *("step_accuracy_q15", "tokens_ratio_to_best_rival_q15", "ece"),
+        *("coverage_90", "coverage_90_inside", "coverage_90_labelled_right"),
+    ):
         for tail in ("", "_wrong_priors", "_false_priors"):
             assert intervals[name + tail][0] <= intervals[name + tail][1]
             assert math.isfinite(figures[name + tail])
