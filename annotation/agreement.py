@@ -91,7 +91,8 @@ def krippendorff(
         # Units that were answered alike weigh alike: only how many there are of each matters.
         kinds, times = np.unique(counts, axis=0, return_counts=True)
         met = _coincidences(kinds)
-        alpha = _alphas(np.tensordot(times, met, axes=1)[None], values, level)[0]
+        weighted = np.asarray(np.tensordot(times, met, axes=1), np.float64)
+        alpha = _alphas(weighted[None], values, level)[0]
         if np.isfinite(alpha):
             low, high = _interval(met, times, values, level, seed, replicates)
     return Agreement(

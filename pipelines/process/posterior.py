@@ -293,8 +293,8 @@ class Posterior:
         It holds `coverage` of the posterior (ways less probable than 1e-4 are left out), and more
         only where 0 alone does, or where it has to be widened to hold the mean.
         """
-        weight = self.states()[:, :, t].ravel()
-        right = self.outcomes[RIGHT, :, :, t].ravel()
+        weight: Array = self.states()[:, :, t].ravel()
+        right: Array = self.outcomes[RIGHT, :, :, t].ravel()
         kappa, counts = self.grid.priors.kappa, self.evidence.counts[t]
         successes, n = counts[RIGHT], counts.sum()
         mean = float((weight * (kappa * right + successes) / (kappa + n)).sum())

@@ -41,7 +41,10 @@ def test_the_circle(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", server.account.token)
-    review = {"campaign": "circle", "url": server.url}
+    review = {
+        **{"campaign": "circle", "url": server.url, "instruction": "Right beats <b>short</b>."},
+        "question": {"ratings": "none"},
+    }
     path = write_plan(tmp_path, scripted(**PLAN, review=review), [prompt(n) for n in range(80)])
     first, before = tried(path)
     queue = before["route"].table("queue").to_pylist()
@@ -53,10 +56,17 @@ def test_the_circle(
     assert "review circle: 0 new questions, 60 were there" in capsys.readouterr().err
 
     store = Store.open(tmp_path / "store", create=False)
+    # People are asked as the plan says, and the guide tells them so.
+    guide = (store.root / "campaigns" / "circle" / "guide.html").read_text("utf-8")
+    assert "Right beats &lt;b&gt;short&lt;/b&gt;." in guide
+    assert "Say, where you can, why" in guide and "Verbosity" not in guide
     project = review_command.stand(store.root, "circle")["url"].split("/")[-2]
     page = {"project": project, "page_size": 1000, "fields": "all"}
     tasks = owner.get("/api/tasks", params=page).raise_for_status().json()["tasks"]
     assert len(tasks) == 60
+    asked = owner.get(f"/api/projects/{project}").json()
+    assert "first_helpfulness" not in asked["label_config"]
+    assert asked["expert_instruction"] == "Right beats &lt;b&gt;short&lt;/b&gt;."
     for number, task in enumerate(tasks[:40]):
         # They know that 7 is the answer; shown first it is the left one.
         text = task["data"]

@@ -54,7 +54,7 @@ def test_the_plans_own_error_types_are_named() -> None:
 def test_hostile_texts_are_shown_and_never_run(kind: str) -> None:
     hostile = "".join(ATTACKS)
     criteria = (Criterion(kind="pitfall", text=hostile),)
-    read = Page(guide(kind, QuestionConfig(), criteria, title=hostile))
+    read = Page(guide(kind, QuestionConfig(), criteria, title=hostile, instruction=hostile))
     assert read.open == []
     assert not read.names() & {"script", "img", "iframe", "link", "a", "svg", "base", "form"}
     for tag, attributes in read.tags:

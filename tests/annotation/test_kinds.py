@@ -184,6 +184,13 @@ def test_what_a_run_does_not_have_cannot_be_asked(server: Server, tmp_path: Path
             push(tmp_path, server, "none", kind)
 
 
+def test_a_plan_without_a_campaign_asks_nothing(tmp_path: Path) -> None:
+    path = write_plan(tmp_path, scripted(), 1)
+    assert review_command.review_of(None) is None
+    with pytest.raises(UserError, match=r"has no \[review\]; add it, or leave --plan out"):
+        review_command.review_of(path)
+
+
 def test_a_watch_brings_votes_in_as_they_are_given_and_ends_at_once(
     server: Server, owner: httpx.Client, people: list[Any], tmp_path: Path
 ) -> None:
