@@ -48,7 +48,7 @@ class HumansConfig(Config):
     """Where human votes come from, and how far they are trusted."""
 
     paths: Annotated[tuple[str, ...], MinLen(1)]
-    """Parquet, JSON lines or CSV files, or globs, of votes on this run's pairs."""
+    """Parquet, JSON lines or CSV files, or globs, of votes on this run's pairs and steps."""
     error: Annotated[float, Gt(0), Lt(0.5)] = 0.05
     """How often one annotator is wrong, where nothing better is known of them."""
     purpose: Purpose = "value"
