@@ -23,8 +23,8 @@ class EmbedConfig(Config):
 
     model: str
     """Folder of a sentence-transformers model, or its Hub id (`org/name`)."""
-    batch: Annotated[int, Field(ge=1)] = 64
-    """Texts a batch."""
+    batch: Annotated[int, Field(ge=1)] | None = None
+    """Texts a batch; none: 8 on a CPU, where padding costs more than a batch saves, else 64."""
     device: str | None = None
     """Device, such as `cpu` or `cuda:0`; none: the best one there is."""
 
@@ -59,7 +59,7 @@ class Embedder:
         # The model takes batches of like length itself, and gives the rows back in order.
         vectors = self._model.encode(
             unique,
-            batch_size=self.config.batch,
+            batch_size=self.config.batch or (8 if self._model.device.type == "cpu" else 64),
             show_progress_bar=False,
             convert_to_numpy=True,
             normalize_embeddings=True,

@@ -1,8 +1,8 @@
-"""From votes to decisions, `--part votes|bound|scale`: probabilities, decisions and bounds against the truth.
+"""From votes to decisions, `--part votes|bound|scale|embedding`: probabilities, decisions and bounds against the truth.
 
 `votes` (the default): noise.py, llmbar.py, crowd.py, asking.py and rivals.py; `ece_max` is the largest
 of the calibrated sets' (means over the seeds). `bound`: how often the bounds hold. `scale`: pairs a
-second and memory, `--most N` for no more than N pairs. Each module says what its figures are.
+second and memory, `--most N` for no more than N pairs. `embedding`: texts a second. Each module says what its figures are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.consistency import asking, bound, crowd, llmbar, noise, rivals, scale
+from benchmarks.consistency import asking, bound, crowd, embedding, llmbar, noise, rivals, scale
 from benchmarks.harness import Result, mean_interval, options, report, say
 from schemas.errors import UserError
 
@@ -25,7 +25,7 @@ SMALLER = ("noise", "labels", "ece")
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--part", choices=("votes", "bound", "scale"), default="votes")
+    parser.add_argument("--part", choices=("votes", "bound", "scale", "embedding"), default="votes")
     parser.add_argument("--most", type=int, default=None)
     known, rest = parser.parse_known_args(argv)
     chosen = options(__doc__ or "", seeds=5, argv=rest)
@@ -33,6 +33,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     result = Result(f"consistency {known.part}", seeds)
     if known.part == "scale":
         result.figures, result.tables = scale.measure(chosen, known.most)
+        return report(result, chosen)
+    if known.part == "embedding":
+        result.figures, result.tables = embedding.measure(chosen, known.most)
         return report(result, chosen)
     if known.part == "bound":
         gather(result, bound.measure(chosen, seeds))
