@@ -24,16 +24,14 @@ from annotation.configs import (
     SpansItem,
     StepsItem,
 )
-from annotation.environment import cache_folder, installed
-from annotation.server import Server, free_port
+from annotation.server import Server
 from schemas.records import Criterion
 from tests.annotation.devtools import CHROMIUM, Browser
+from tests.servers import label_studio
 
-ENVIRONMENT = installed(cache_folder())
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here"),
-    pytest.mark.skipif(ENVIRONMENT is None, reason="no Label Studio environment in the cache"),
 ]
 
 MARKDOWN = """# Title
@@ -101,8 +99,7 @@ def _ask(server: Server, method: str, path: str, body: Any = None) -> Any:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    assert ENVIRONMENT is not None
-    with Server(ENVIRONMENT, tmp_path_factory.mktemp("server"), free_port()) as server:
+    with label_studio.server(tmp_path_factory.mktemp("server") / "data") as server:
         found = Site(server, {})
         for kind, item in ITEMS.items():
             # The attacks are shown first, though a is the second response that people see.
