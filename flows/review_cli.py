@@ -18,7 +18,8 @@ Root = Annotated[
 Url = Annotated[
     str | None,
     typer.Option(
-        help="A Label Studio server; its token is read from LABEL_STUDIO_API_KEY. None: this store's."
+        help="A Label Studio server; its token is read from LABEL_STUDIO_API_KEY. None: this "
+        "store's, else the campaign's."
     ),
 ]
 STORE = Path("store")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from annotation import environment
-from annotation.campaign import Campaign, remembered, status
+from annotation.campaign import Campaign, remembered, saved, status
 from annotation.client import Client, token_of
 from annotation.guide import guide
 from annotation.pull import close, pull
@@ -55,15 +55,18 @@ def serve(root: Path, port: int) -> None:
     raise UserError(f"Label Studio ended by itself with {code}; {server.data}/server.log says why")
 
 
-def client_of(store: Store, url: str | None) -> Client:
-    """The server that is named, or this store's own."""
+def client_of(store: Store, url: str | None, campaign: Campaign | None = None) -> Client:
+    """The server that is named, else this store's own, else the one that the campaign is on."""
     own = store.root / SERVER
-    if url is None:
-        place = own / ADDRESS
-        if not place.exists():
-            raise UserError("no server: start one with `prefinery review serve`, or give --url")
+    place = own / ADDRESS
+    if url is None and place.exists():
         address: dict[str, str] = json.loads(place.read_text("utf-8"))
         return Client(address["url"], token_of(own / "account.json"))
+    known = saved(campaign) if campaign is not None else None
+    # One that this store ran, and runs no longer, has an account of its own here.
+    url = url or (known.url if known is not None and not own.exists() else None)
+    if url is None:
+        raise UserError("no server: start one with `prefinery review serve`, or give --url")
     return Client(url, token_of())
 
 
@@ -116,7 +119,7 @@ def push_questions(
     with reporter.stage("push", len(asked)) as advance:
         done = push(
             campaign,
-            client_of(store, url or (review.url if review else None)),
+            client_of(store, url or (review.url if review else None), campaign),
             asked,
             migrate=migrate,
             resend=resend,
@@ -180,7 +183,7 @@ def pull_votes(root: Path, name: str, url: str | None, whole: bool, last: bool) 
     """Bring answers in; with `last`, close the campaign."""
     store = Store.open(root, create=False)
     campaign = campaign_of(store, name)
-    client = client_of(store, url)
+    client = client_of(store, url, campaign)
     found = close(campaign, client) if last else pull(campaign, client, whole=whole)
     return {
         "campaign": name,

@@ -28,7 +28,7 @@ def watch(root: Path, name: str, url: str | None, every: float, port: int) -> No
     reporter = Reporter()
     store = Store.open(root, create=False)
     campaign = campaign_of(store, name)
-    client = client_of(store, url)
+    client = client_of(store, url, campaign)
     # A termination ends it as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Receiver(port) as receiver:

@@ -45,8 +45,9 @@ def push(folder: Path, server: Server, name: str, kind: Any, **more: Any) -> dic
     )
 
 
-def pull(folder: Path, server: Server, name: str) -> list[dict[str, Any]]:
-    found = review_command.pull_votes(folder / "store", name, server.url, False, False)
+def pull(folder: Path, name: str) -> list[dict[str, Any]]:
+    # The campaign knows its server.
+    found = review_command.pull_votes(folder / "store", name, None, False, False)
     return list(pq.read_table(found["file"]).to_pylist())
 
 
@@ -78,7 +79,7 @@ def test_steps_are_judged_and_the_dataset_follows(
         result = [chosen(f"verdict_{i}", f"step_{i}", v) for i, v in enumerate(verdicts)]
         for person in people[:2]:
             person.submit(int(task["id"]), result, 4.0)
-    votes = pull(tmp_path, server, "steps")
+    votes = pull(tmp_path, "steps")
     said = judge_people(tmp_path / "store", "steps", None, 36.0)
     assert [person["rest_accuracy"] for person in said["annotators"]] == [1.0, 1.0]
     assert said["agreement"][0]["alpha"] == 1.0
@@ -126,7 +127,7 @@ def test_marked_errors_say_where_they_are(
         people[0].submit(
             int(task["id"]), [{**where, "value": label}, chosen("verdict", "response", "errors")]
         )
-    marked = [v for v in pull(tmp_path, server, "spans") if v["criterion"] is not None]
+    marked = [v for v in pull(tmp_path, "spans") if v["criterion"] is not None]
     assert len(marked) == 3 and {v["unit"] for v in marked} <= set(texts)
     for vote in marked:
         assert (vote["span_start"], vote["span_end"], vote["value"]) == (1, 3, 0.0)
@@ -156,7 +157,7 @@ def test_rubrics_are_approved_and_come_back_into_a_plan(
     stars = {"from_name": "weight_0", "to_name": "criterion_0", "type": "rating"}
     result += [{**words, "value": {"text": ["Is polite."]}}, {**stars, "value": {"rating": 4}}]
     people[0].submit(int(task["id"]), result)
-    pull(tmp_path, server, "rubrics")
+    pull(tmp_path, "rubrics")
     ((path, status),) = rubric_files.write_files(
         tmp_path / "store", "latest", tmp_path / "approved", False, "rubrics"
     )
