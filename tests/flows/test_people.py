@@ -175,7 +175,9 @@ def test_without_people_nothing_is_counted(circle: Any) -> None:
 
 def test_review_people_with_a_run(circle: Any) -> None:
     folder, asked, after = circle
-    told = call("review", "people", "c1", "--run", last(folder).id, "--root", folder / "store").json
+    told = call(
+        "review", "people", "--json", "c1", "--run", last(folder).id, "--root", folder / "store"
+    ).json
     queue = asked["route"].manifest.rows("queue")
     gold = [i for i in asked["route"].table("queue").to_pylist() if i["purpose"] == "gold"]
     people = {row["judge"]: row for row in told["annotators"]}
@@ -205,18 +207,18 @@ def test_review_people_with_a_run(circle: Any) -> None:
 
 def test_review_people_takes_the_rate_that_is_given(circle: Any) -> None:
     store, of = circle[0] / "store", ("--run", last(circle[0]).id)
-    given = call("review", "people", "c1", *of, "--hourly-rate", "72", "--root", store)
-    plan = call("review", "people", "c1", *of, "--root", store)
+    given = call("review", "people", "--json", "c1", *of, "--hourly-rate", "72", "--root", store)
+    plan = call("review", "people", "--json", "c1", *of, "--root", store)
     assert given.json["cost"]["money"] == pytest.approx(2 * plan.json["cost"]["money"])
     assert given.json["hourly_rate"] == 72.0
-    alone = call("review", "people", "c1", "--root", store).json
+    alone = call("review", "people", "--json", "c1", "--root", store).json
     assert alone["hourly_rate"] == 20.0
     assert "run" not in alone and "changed" not in alone["cost"]
     assert {row["gold_asked"] for row in alone["annotators"]} == {0}
 
 
 def test_a_campaign_that_is_not_there_is_one_line(circle: Any) -> None:
-    refused = call("review", "people", "c9", "--root", circle[0] / "store").refused()
+    refused = call("review", "people", "--json", "c9", "--root", circle[0] / "store").refused()
     assert refused == "campaign c9: nothing was pushed; prefinery review push c9"
 
 
