@@ -315,7 +315,12 @@ def _cross_check(path: Path, plan: Plan) -> None:
     for name in ("risk", "route", "rounds"):
         if getattr(plan, name) is not None and plan.calibrate is None:
             raise PlanError(f"{path}: {name}: needs probabilities; add [calibrate]")
-    if plan.humans is not None and plan.calibrate is None and plan.process is None:
+    by_remarks = plan.rubrics is not None and "feedback" in plan.rubrics.methods
+    if by_remarks and plan.humans is None and plan.review is None:
+        raise PlanError(
+            f"{path}: rubrics.methods: 'feedback' needs what people wrote on responses; add [humans]"
+        )
+    if plan.humans is not None and not (plan.calibrate or plan.process or by_remarks):
         raise PlanError(
             f"{path}: humans: nothing to use votes for; add [calibrate] for those on pairs, or "
             "[process] for those on steps"

@@ -16,6 +16,7 @@ from flows.material import Material, Votes
 from flows.panel import criteria_by_prompt
 from flows.plan import RubricsPlan
 from flows.runner import Run, Step, ask, check_failures, digests, settings, stage, units, whole
+from pipelines import humans
 from pipelines.config import Advance
 from pipelines.embedding import Embedder
 from pipelines.journal import Journaled
@@ -79,6 +80,7 @@ def _make(run: Run, config: RubricsPlan, made: Material, votes: Votes) -> Publis
     used = {name: run.engines[name] for name in names}
     embed = Embedder(config.embed) if config.embed is not None else None
     asked = list(used.values())
+    people = run.plan.humans if "feedback" in config.methods else None
     step = Step(
         "rubrics",
         synthesis.NAME,
@@ -89,23 +91,33 @@ def _make(run: Run, config: RubricsPlan, made: Material, votes: Votes) -> Publis
             "templates": synthesis.templates_digest(),
             "paths": [sha256(path) for path in rubric_paths(config.paths)],
         },
-        {**made.digests(), **votes.digests()},
+        {
+            **made.digests(),
+            **votes.digests(),
+            **(humans.inputs_digest(people) if people is not None else {}),
+        },
         asked[0] if asked else None,
     )
 
     def work(draft: Draft, advance: Advance) -> tuple[Output, dict[str, Any]]:
         pairs = Pair.from_table(labelled(made.paired.table("pairs"), votes.table()))
+        responses = made.responses.table("responses")
+        remarks = {}
+        if people is not None:
+            ids = set(responses["id"].to_pylist())
+            remarks = humans.read_remarks(people, ids, people.without)
         done = ask(
             asked,
             lambda: synthesis.synthesize(
                 list(Prompt.from_table(made.prompts.table("prompts"))),
-                list(Response.from_table(made.responses.table("responses"))),
+                list(Response.from_table(responses)),
                 list(pairs),
                 config,
                 used,
                 run.plan.seed,
                 advance,
                 embed,
+                remarks,
             ),
         )
         requests = len(done.rubrics) + len(done.rejects)

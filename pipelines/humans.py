@@ -38,10 +38,12 @@ Purpose = Literal["value", "audit", "gold"]
 _PURPOSES = ("value", "audit", "gold")
 _COLUMNS = (
     *("pair_id", "unit", "unit_kind", "value", "preference", "annotator", "judge"),
-    *("step", "order", "reason", "seconds", "cost", "purpose", "propensity"),
+    *("criterion", "step", "order", "reason", "seconds", "cost", "purpose", "propensity"),
 )
 _SIDES = {"a": 1.0, "b": -1.0, "tie": 0.0}
 _ORDERS = ("ab", "ba")
+_CODES = ("cannot_judge", "skipped")
+"""Reasons that are no words of a person."""
 
 
 class HumansConfig(Config):
@@ -149,6 +151,28 @@ def read_step_votes(
         if vote is not None and vote.judge not in without:
             last[vote.unit, vote.step or 0, vote.judge] = vote
     return [last[key] for key in sorted(last)], rejects
+
+
+def read_remarks(
+    config: HumansConfig, responses: Collection[str], without: Collection[str] = ()
+) -> dict[str, list[str]]:
+    """What people wrote on these responses (ids): one text an annotator, marked errors by their type.
+
+    Rows that no reader could read are those of `read_votes`, and are not told again.
+    """
+    said: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for _, row in _rows(config):
+        if isinstance(row, BadRow) or row.get("unit_kind") not in ("response", "criterion"):
+            continue
+        unit, reason, judge = row.get("unit"), row.get("reason"), _annotator(row)
+        if unit not in responses or not reason or reason in _CODES or judge in without:
+            continue
+        of = row.get("criterion")
+        said[str(unit)][judge].append(f"{of}: {reason}" if of else str(reason))
+    return {
+        unit: ["\n".join(texts) for _, texts in sorted(by_judge.items())]
+        for unit, by_judge in sorted(said.items())
+    }
 
 
 def agreed(values: Collection[float], error: float) -> float:

@@ -223,3 +223,32 @@ def test_a_bound_in_words() -> None:
 def test_votes_that_are_not_there_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no file matches .*votes\.jsonl"):
         run(tmp_path, rows=5, humans={"paths": ["votes.jsonl"]})
+
+
+def test_what_people_wrote_on_responses_becomes_principles(tmp_path: Path) -> None:
+    first = run(tmp_path, rows=12)
+    # Prompts that are held out tell nothing; one remark a response of all of them.
+    remarks = [
+        {"unit": row["id"], "unit_kind": "criterion", "criterion": "Wrong reasoning",
+         "annotator": "ann", "reason": "it forgets the carry"}
+        for row in first["generate"].table("responses").to_pylist()
+    ]  # fmt: skip
+    (tmp_path / "votes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in remarks))
+    said = {"evidence": "forgets the carry", "text": "Carries digits.", "met": "no"}
+    writer = {"kind": "scripted", "replies": [json.dumps({"principles": [said]})]}
+    outputs = run(
+        tmp_path,
+        rows=12,
+        engines={**PLAN["engines"], "writer": writer},
+        humans={"paths": ["votes.jsonl"]},
+        rubrics={"methods": ["feedback"], "engine": "writer", "scope": "general"},
+    )
+    texts = {row["text"] for row in outputs["rubrics"].table("criteria").to_pylist()}
+    assert texts == {"Carries digits."}
+
+
+def test_feedback_needs_people(tmp_path: Path) -> None:
+    rubrics = {"methods": ["feedback"], "engine": "judge"}
+    path = write_plan(tmp_path, scripted(**{**PLAN, "rubrics": rubrics}), 2)
+    with pytest.raises(UserError, match="'feedback' needs what people wrote on responses"):
+        session.start(path, tmp_path / "store")

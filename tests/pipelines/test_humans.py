@@ -17,6 +17,7 @@ from pipelines.humans import (
     inputs_digest,
     pseudonym,
     read_known,
+    read_remarks,
     read_step_votes,
     read_votes,
 )
@@ -221,3 +222,25 @@ def test_step_votes_of_a_csv_file_are_read(tmp_path: Path) -> None:
     votes, rejects = read_step_votes(config, {"t": 3})
     assert [(v.step, v.value, v.reason) for v in votes] == [(1, 1.0, ""), (2, None, "cannot_judge")]
     assert rejects == []
+
+
+def test_remarks_are_one_text_an_annotator(tmp_path: Path) -> None:
+    def remark(annotator: str, reason: str, unit: str = "r", **more: Any) -> dict[str, Any]:
+        kind = "criterion" if "criterion" in more else "response"
+        return {"unit": unit, "unit_kind": kind, "annotator": annotator, "reason": reason, **more}
+
+    config = write(
+        tmp_path,
+        remark("bo", "", value=0.0),
+        remark("bo", "it is 1889", criterion="Incorrect fact"),
+        remark("bo", "said before", criterion="Irrelevant or repeated"),
+        remark("ann", "Too long."),
+        remark("eve", "Left out."),
+        remark("ann", "cannot_judge", unit="s"),
+        remark("ann", "Elsewhere.", unit="t"),
+        {"pair_id": "r", "value": 1, "annotator": "ann", "reason": "of a pair"},
+    )
+    found = read_remarks(config, {"r", "s"}, [pseudonym("eve")])
+    bo = "Incorrect fact: it is 1889\nIrrelevant or repeated: said before"
+    by_name = sorted([(pseudonym("ann"), "Too long."), (pseudonym("bo"), bo)])
+    assert found == {"r": [text for _, text in by_name]}
