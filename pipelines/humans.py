@@ -15,9 +15,10 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal, TypeVar
 
 import pyarrow.parquet as pq
 from annotated_types import Gt, Le, Lt, MinLen
@@ -34,6 +35,7 @@ VERSION = 2
 STEPS = "people_on_steps"
 """The stage of votes on steps."""
 
+Made = TypeVar("Made")
 Purpose = Literal["value", "audit", "gold"]
 _PURPOSES = ("value", "audit", "gold")
 _COLUMNS = (
@@ -104,15 +106,8 @@ def read_votes(
     """
     last: dict[tuple[str, str], _Row] = {}
     rejects: list[Reject] = []
-    for unit, row in _rows(config):
-        try:
-            if isinstance(row, BadRow):
-                raise row
-            read = _row(row, config)
-        except BadRow as bad:
-            rejects.append(Reject(unit=unit, stage=NAME, code=bad.code, detail=bad.detail[:500]))
-            continue
-        if read is not None and read.vote.unit in pairs and read.vote.judge not in without:
+    for read in _read(config, NAME, rejects, partial(_row, config=config)):
+        if read.vote.unit in pairs and read.vote.judge not in without:
             key = (read.vote.unit, read.vote.judge)
             last.pop(key, None)
             last[key] = read
@@ -140,15 +135,8 @@ def read_step_votes(
     """
     last: dict[tuple[str, int, str], Vote] = {}
     rejects: list[Reject] = []
-    for where, row in _rows(config):
-        try:
-            if isinstance(row, BadRow):
-                raise row
-            vote = _step_vote(row, trajectories)
-        except BadRow as bad:
-            rejects.append(Reject(unit=where, stage=STEPS, code=bad.code, detail=bad.detail[:500]))
-            continue
-        if vote is not None and vote.judge not in without:
+    for vote in _read(config, STEPS, rejects, partial(_step_vote, trajectories=trajectories)):
+        if vote.judge not in without:
             last[vote.unit, vote.step or 0, vote.judge] = vote
     return [last[key] for key in sorted(last)], rejects
 
@@ -200,6 +188,25 @@ def _label(pair: str, rows: list[_Row], error: float) -> HumanLabel | None:
         purpose=first.purpose,
         propensity=first.propensity,
     )
+
+
+def _read(
+    config: HumansConfig,
+    stage: str,
+    rejects: list[Reject],
+    make: Callable[[dict[str, Any]], Made | None],
+) -> Iterator[Made]:
+    """What `make` makes of each row, where it is something; rows that are bad go to `rejects`."""
+    for unit, row in _rows(config):
+        try:
+            if isinstance(row, BadRow):
+                raise row
+            made = make(row)
+        except BadRow as bad:
+            rejects.append(Reject(unit=unit, stage=stage, code=bad.code, detail=bad.detail[:500]))
+            continue
+        if made is not None:
+            yield made
 
 
 def _rows(config: HumansConfig) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:

@@ -24,8 +24,8 @@ class RubricsConfig(Config):
     """`contrastive`: requirements drawn from how better and worse responses differ (OpenRubrics).
     `extraction`: rules drawn from a model's explanations of preferences (AutoRule). `feedback`:
     principles drawn from what people wrote on responses ([humans], such as marked errors; RLBFF).
-    `nuggets`: facts of the reference answer
-    (Search-Gen-V). `person`: a person's file. `mined`: hard rules that code finds and checks."""
+    `nuggets`: facts of the reference answer (Search-Gen-V). `person`: a person's file. `mined`: hard
+    rules that code finds and checks."""
     engine: str | None = None
     """Name of the engine that writes rubrics; `person` and `mined` need none."""
     judge: str | None = None
